@@ -1,0 +1,114 @@
+"""Nothing is ever half-written: temporary file, fsync, rename."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from standard_space.errors import UsageError
+
+
+@contextmanager
+def atomic_path(target: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; on success it is flushed to disk and renamed into place.
+
+    The temporary name keeps the target's suffixes, for writers that go by them, and starts with a dot, so that
+    readers of a folder never take it for a result. On an error it is removed and the target stays as it was.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, target)
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write JSON atomically, keys in the given order; NaN and infinities are refused."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of a file's bytes; of a folder, over its visible files' bytes in the order of their hashes.
+
+    A folder's hash is free of file names, which may carry patient identifiers and differ between exports.
+    """
+    path = Path(path)
+    if path.is_dir():
+        parts = sorted(sha256_of(file) for file in path.iterdir() if file.is_file() and file.name[0] != ".")
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def prepare_output_folder(folder: str | Path, *, force: bool = False, option: str = "--force") -> Path:
+    """Make an output folder; refuse one that already holds something unless `force`, which empties it.
+
+    Raises
+    ------
+    UsageError
+        When the path is a file, or a folder that is not empty and `force` is not given, or when `force` would
+        empty a folder that holds what lungcast does not recognise as its own (no `lungcast.json` mark).
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError("the output path is a file", where=folder, remedy="name a folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not force:
+            raise UsageError(
+                "the output folder is not empty",
+                where=folder,
+                remedy=f"choose another or pass {option} to replace it",
+            )
+        if not (folder / MARK).exists():
+            raise UsageError(
+                f"{option} only empties folders that lungcast made (this one has no {MARK})",
+                where=folder,
+                remedy="choose another folder or empty this one yourself",
+            )
+        for entry in folder.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+MARK = "lungcast.json"
+"""The file that says what a folder written by lungcast is, with its provenance."""
+
+
+def write_mark(folder: str | Path, kind: str, provenance: dict[str, Any]) -> None:
+    """Say what a folder is: `kind` is one of cohort, augmented, model, phantom, simulation, demo."""
+    write_json(Path(folder) / MARK, {"lungcast": kind, "provenance": provenance})
+
+
+def read_mark(folder: str | Path) -> dict[str, Any] | None:
+    """What a folder written by lungcast is, or None when it is not one."""
+    path = Path(folder) / MARK
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    return content if isinstance(content, dict) and "lungcast" in content else None

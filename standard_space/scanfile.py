@@ -1,0 +1,223 @@
+"""The scan file: one HDF5 file per scan, chunked, compressed, written atomically (DESIGN 2).
+
+Layout, schema 1: attributes `lungcast` ("scan"), `schema`, `meta` (JSON: names, grid, window, placement,
+provenance), `content_sha256`; datasets `signal` (float16), `masks` (uint8, one bit per layer of `LAYERS`),
+and, packed to bits, `native_infection` and `native_lungs`. A synthetic scan stores `index`, `changed_signal` and
+`changed_infection` of the voxels that differ from its source instead of `signal` and `masks`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from standard_space.errors import ScanFileError
+from standard_space.files import atomic_path
+from standard_space.geometry import Placement
+from standard_space.grid import StandardGrid
+from standard_space.scan import Scan
+from standard_space.window import Window
+
+SCHEMA = 1
+LAYERS = ("lungs", "airways", "vessels", "infection")
+_COMPRESSION: dict[str, Any] = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
+
+SourceFinder = Callable[[str, str, str], Scan]
+"""Gives the source scan of (patient, scan, content_sha256)."""
+
+
+def pack_masks(scan: Scan) -> NDArray[np.uint8]:
+    """The four masks of a scan as bits of one uint8 volume, in the order of `LAYERS`."""
+    packed = np.zeros(scan.grid.shape, np.uint8)
+    for bit, mask in enumerate((scan.lungs, scan.airways, scan.vessels, scan.infection)):
+        if mask is not None:
+            packed |= mask.astype(np.uint8) << np.uint8(bit)
+    return packed
+
+
+def content_sha256(signal: NDArray[np.float16], masks: NDArray[np.uint8]) -> str:
+    """Hash of what a scan holds, free of compression and library versions."""
+    digest = hashlib.sha256(np.ascontiguousarray(signal).view(np.uint8).data)
+    digest.update(np.ascontiguousarray(masks).data)
+    return digest.hexdigest()
+
+
+def write_scan(path: str | Path, scan: Scan) -> str:
+    """Write a scan in full; returns its content hash."""
+    signal, masks = scan.signal.astype(np.float16), pack_masks(scan)
+    digest = content_sha256(signal, masks)
+    n = scan.grid.size
+    chunks = (min(n, 32), min(n, 64), min(n, 64))
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        _write_head(file, scan, "scan", digest, {})
+        file.create_dataset("signal", data=signal, chunks=chunks, track_times=False, **_COMPRESSION)
+        file.create_dataset("masks", data=masks, chunks=chunks, track_times=False, **_COMPRESSION)
+        for name, mask in (("native_infection", scan.native_infection), ("native_lungs", scan.native_lungs)):
+            if mask is not None:
+                packed = np.packbits(mask)
+                dataset = file.create_dataset(name, data=packed, track_times=False, compression="gzip")
+                dataset.attrs["shape"] = mask.shape
+    return digest
+
+
+def write_synthetic_scan(path: str | Path, scan: Scan, source: Scan, source_sha256: str) -> str:
+    """Write a synthetic scan as its source's names and hash plus the voxels that differ; returns its hash."""
+    signal, masks = scan.signal.astype(np.float16), pack_masks(scan)
+    before = source.signal.astype(np.float16)
+    if scan.infection is None:
+        raise ScanFileError("a synthetic scan needs an infection mask", where=scan.name)
+    infected = scan.infection
+    source_infected = np.zeros_like(infected) if source.infection is None else source.infection
+    index = np.flatnonzero((signal != before) | (infected != source_infected))
+    digest = content_sha256(signal, masks)
+    origin = {"patient": source.patient, "scan": source.scan, "content_sha256": source_sha256}
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        _write_head(file, scan, "synthetic scan", digest, {"source": origin})
+        steps = np.diff(index, prepend=0).astype(np.uint32)
+        for name, data in (
+            ("index", steps),
+            ("changed_signal", signal.ravel()[index]),
+            ("changed_infection", infected.ravel()[index].astype(np.uint8)),
+        ):
+            file.create_dataset(name, data=data, track_times=False, **(_COMPRESSION if len(data) else {}))
+    return digest
+
+
+def read_meta(path: str | Path) -> dict[str, Any]:
+    """Kind, content hash and metadata of a scan file, without its volumes.
+
+    Raises
+    ------
+    ScanFileError
+        When the file is missing, truncated, foreign, or of another schema version.
+    """
+    return _guarded(Path(path), _read_head)
+
+
+def read_scan(path: str | Path, find_source: SourceFinder | None = None) -> Scan:
+    """Read a scan; a synthetic one is laid over its source, which `find_source` gives.
+
+    Raises
+    ------
+    ScanFileError
+        When the file is missing, truncated, foreign, of another schema version, or its source is missing or
+        altered.
+    """
+    path = Path(path)
+    head = read_meta(path)
+    if head["kind"] == "scan":
+        return _guarded(path, lambda file: _read_full(file, head))
+    if find_source is None:
+        raise ScanFileError(
+            "a synthetic scan is stored as differences from its source",
+            where=path,
+            remedy="open it together with the cohort that it was made from",
+        )
+    origin = head["source"]
+    source = find_source(origin["patient"], origin["scan"], origin["content_sha256"])
+    return _guarded(path, lambda file: _read_synthetic(file, head, source))
+
+
+def _write_head(file: h5py.File, scan: Scan, kind: str, digest: str, extra: dict[str, Any]) -> None:
+    meta = {
+        "patient": scan.patient,
+        "scan": scan.scan,
+        "day": scan.day,
+        "stage": scan.stage,
+        "grid": scan.grid.size,
+        "annotated": scan.infection is not None,
+        "window": {
+            "level_hu": scan.window.level_hu,
+            "width_hu": scan.window.width_hu,
+            "source": scan.window.source,
+        },
+        "placement": scan.placement.to_json(),
+        "provenance": scan.provenance,
+        **extra,
+    }
+    file.attrs["lungcast"] = kind
+    file.attrs["schema"] = SCHEMA
+    file.attrs["content_sha256"] = digest
+    file.attrs["meta"] = json.dumps(meta, allow_nan=False)
+
+
+def _read_head(file: h5py.File) -> dict[str, Any]:
+    kind = file.attrs.get("lungcast")
+    if kind not in ("scan", "synthetic scan"):
+        raise ScanFileError("an HDF5 file, but not a lungcast scan", where=file.filename)
+    schema = int(file.attrs["schema"])
+    if schema != SCHEMA:
+        raise ScanFileError(
+            "the scan file has another schema version",
+            where=file.filename,
+            got=schema,
+            expected=SCHEMA,
+            remedy="embed the cohort again with this version of lungcast",
+        )
+    meta: dict[str, Any] = json.loads(file.attrs["meta"])
+    return {"kind": kind, "content_sha256": str(file.attrs["content_sha256"]), **meta}
+
+
+def _guarded(path: Path, read: Callable[[h5py.File], Any]) -> Any:
+    if not path.is_file():
+        raise ScanFileError("no such scan file", where=path)
+    try:
+        with h5py.File(path, "r") as file:
+            return read(file)
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise ScanFileError(
+            f"not a readable scan file ({str(error).splitlines()[0]})",
+            where=path,
+            remedy="embed or augment this scan again",
+        ) from None
+
+
+def _scan_of(head: dict[str, Any], signal: NDArray[np.float32], masks: list[NDArray[np.bool_]]) -> Scan:
+    window = head["window"]
+    return Scan(
+        patient=head["patient"],
+        scan=head["scan"],
+        day=float(head["day"]),
+        stage=head["stage"],
+        grid=StandardGrid(int(head["grid"])),
+        signal=signal,
+        lungs=masks[0],
+        airways=masks[1],
+        vessels=masks[2],
+        infection=masks[3] if head["annotated"] else None,
+        window=Window(window["level_hu"], window["width_hu"], window["source"]),
+        placement=Placement.from_json(head["placement"]),
+        provenance=head["provenance"],
+    )
+
+
+def _read_full(file: h5py.File, head: dict[str, Any]) -> Scan:
+    packed = file["masks"][...]
+    masks = [(packed & np.uint8(1 << bit)) != 0 for bit in range(len(LAYERS))]
+    scan = _scan_of(head, file["signal"][...].astype(np.float32), masks)
+    scan.native_infection = _read_bits(file, "native_infection")
+    scan.native_lungs = _read_bits(file, "native_lungs")
+    return scan
+
+
+def _read_bits(file: h5py.File, name: str) -> NDArray[np.bool_] | None:
+    if name not in file:
+        return None
+    shape = tuple(int(n) for n in file[name].attrs["shape"])
+    return np.unpackbits(file[name][...], count=int(np.prod(shape))).reshape(shape).astype(np.bool_)
+
+
+def _read_synthetic(file: h5py.File, head: dict[str, Any], source: Scan) -> Scan:
+    index = np.cumsum(file["index"][...].astype(np.int64))
+    signal = source.signal.copy()
+    signal.ravel()[index] = file["changed_signal"][...].astype(np.float32)
+    infection = np.zeros(source.grid.shape, np.bool_) if source.infection is None else source.infection.copy()
+    infection.ravel()[index] = file["changed_infection"][...] != 0
+    return _scan_of(head, signal, [source.lungs, source.airways, source.vessels, infection])
