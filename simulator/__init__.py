@@ -1,0 +1,1 @@
+"""Lesion progression: series, augmentation, phantom cohort and forecast."""
