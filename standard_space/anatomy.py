@@ -185,9 +185,7 @@ def _lungs_from_air(
     return np.asarray((closed | lungs) & ~airways)
 
 
-def _vessels(
-    hu: NDArray[np.float32], lungs: NDArray[np.bool_], spacing_mm: Spacing
-) -> NDArray[np.bool_]:
+def _vessels(hu: NDArray[np.float32], lungs: NDArray[np.bool_], spacing_mm: Spacing) -> NDArray[np.bool_]:
     """Thin bright structures: what a grey opening of a few mm removes (a white top hat)."""
     vessels = np.zeros_like(lungs)
     boxes = ndimage.find_objects(lungs.astype(np.int8))

@@ -139,7 +139,9 @@ class Cohort:
             if entry.scan == scan:
                 return entry
         known = ", ".join(entry.scan for entry in of_patient)
-        raise UsageError(f"no such scan of {patient}", where=self.folder, got=scan, expected=f"one of {known}")
+        raise UsageError(
+            f"no such scan of {patient}", where=self.folder, got=scan, expected=f"one of {known}"
+        )
 
     def by_patient(self) -> dict[str, list[Entry]]:
         """Entries of each patient in the order of their days."""

@@ -13,6 +13,7 @@ from standard_space.window import Window
 _POSITION, _ORIENTATION = "0020|0032", "0020|0037"
 _LEVEL, _WIDTH, _MODALITY = "0028|1050", "0028|1051", "0008|0060"
 SPACING_TOLERANCE_MM = 0.1
+LUNG_LEVEL_MAX_HU, LUNG_WIDTH_MIN_HU = -300.0, 1000.0
 
 
 def read_dicom_folder(folder: Path) -> tuple[sitk.Image, Window | None, list[str]]:
@@ -59,7 +60,9 @@ def _read(folder: Path) -> tuple[sitk.Image, Window | None, list[str]]:
     if not series:
         raise ReadError("the folder holds no DICOM series", where=folder)
     names = max(series.values(), key=len)
-    notes = [f"{len(series)} series found; the largest, {len(names)} slices, is taken"] if len(series) > 1 else []
+    notes = (
+        [f"{len(series)} series found; the largest, {len(names)} slices, is taken"] if len(series) > 1 else []
+    )
     positions, orientations, window = [], [], None
     for name in names:
         header = sitk.ImageFileReader()
@@ -76,9 +79,12 @@ def _read(folder: Path) -> tuple[sitk.Image, Window | None, list[str]]:
         orientations.append(_numbers(header.GetMetaData(_ORIENTATION)))
         if window is None and header.HasMetaDataKey(_LEVEL) and header.HasMetaDataKey(_WIDTH):
             level, width = _numbers(header.GetMetaData(_LEVEL))[0], _numbers(header.GetMetaData(_WIDTH))[0]
-            window = Window(level, width, "dicom") if width > 1 else None
+            window, note = _lung_window(level, width)
+            notes += note
     if len(names) < 4:
-        raise DataError("the largest series has too few slices to be a chest CT", where=folder, got=len(names))
+        raise DataError(
+            "the largest series has too few slices to be a chest CT", where=folder, got=len(names)
+        )
     if np.abs(np.asarray(orientations) - orientations[0]).max() > 1e-3:
         raise GeometryError("the slices of the series differ in orientation", where=folder)
     row, column = np.asarray(orientations[0][:3]), np.asarray(orientations[0][3:])
@@ -88,7 +94,9 @@ def _read(folder: Path) -> tuple[sitk.Image, Window | None, list[str]]:
     gaps = np.diff(place[order])
     spacing_mm = float(np.median(gaps))
     if gaps.min() < SPACING_TOLERANCE_MM:
-        raise DataError("two slices lie at the same position", where=folder, remedy="remove duplicated slices")
+        raise DataError(
+            "two slices lie at the same position", where=folder, remedy="remove duplicated slices"
+        )
     if np.abs(gaps - spacing_mm).max() > max(SPACING_TOLERANCE_MM, 0.02 * spacing_mm):
         raise DataError(
             "slices are missing or unevenly spaced",
@@ -109,6 +117,17 @@ def _read(folder: Path) -> tuple[sitk.Image, Window | None, list[str]]:
     image.SetOrigin(tuple(float(v) for v in positions[order[0]]))
     image.SetDirection(np.stack([row, column, normal], axis=1).ravel().tolist())
     return image, window, notes
+
+
+def _lung_window(level: float, width: float) -> tuple[Window | None, list[str]]:
+    """The tags' window when it shows lung; a mediastinal or bone window would put parenchyma far off scale.
+
+    The recovery limit (-0.15) and the threshold (0) of the dynamics mean something only when aerated lung and
+    soft tissue both lie inside the window.
+    """
+    if width >= LUNG_WIDTH_MIN_HU and level <= LUNG_LEVEL_MAX_HU:
+        return Window(level, width, "dicom"), []
+    return None, [f"the DICOM tags hold {level:g}/{width:g} HU, not a lung window: not used"]
 
 
 def _numbers(text: str) -> list[float]:

@@ -65,7 +65,9 @@ def embed(
     for name, mask in (("infection", infection), ("lungs", lungs)):
         if mask is not None and mask.shape != image.geometry.shape:
             raise GeometryError(
-                f"the {name} mask and the image differ in shape", got=mask.shape, expected=image.geometry.shape
+                f"the {name} mask and the image differ in shape",
+                got=mask.shape,
+                expected=image.geometry.shape,
             )
     if lungs is not None and not lungs.any():
         raise DataError("the lung mask is empty", where=f"{patient}/{scan}", remedy="leave the column blank")
@@ -89,8 +91,8 @@ def embed(
         centre = np.array([(n - 1) * s / 2 for n, s in zip(hu.shape, spacing, strict=True)])
     else:
         anatomy, working = found
-        body = anatomy.lungs if infection is None else anatomy.lungs
-        ends = [np.flatnonzero(body.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+        others = [tuple(a for a in range(3) if a != axis) for axis in range(3)]
+        ends = [np.flatnonzero(anatomy.lungs.any(axis=axes)) for axes in others]
         centre = np.array([(e[0] + e[-1]) / 2 * s for e, s in zip(ends, working, strict=True)])
         extent = np.array([(e[-1] - e[0] + 1) * s for e, s in zip(ends, working, strict=True)])
         if (extent > np.asarray(grid.EXTENT_MM)).any():
@@ -121,7 +123,9 @@ def embed(
             )
         outside = float((standard_infection & ~masks.lungs).sum()) / max(1.0, float(standard_infection.sum()))
         if outside > 0.05:
-            notes.append(f"{outside:.0%} of the annotated infection lay outside the lungs found; added to them")
+            notes.append(
+                f"{outside:.0%} of the annotated infection lay outside the lungs found; added to them"
+            )
         masks = masks._replace(lungs=masks.lungs | standard_infection)
     return Scan(
         patient=patient,
@@ -206,9 +210,7 @@ def _to_standard(
 def _mask_to_standard(
     mask: NDArray[np.bool_], spacing_mm: tuple[float, ...], placement: Placement, grid: StandardGrid
 ) -> NDArray[np.bool_]:
-    volume = _to_standard(
-        mask.astype(np.float32), spacing_mm, placement, grid, fill=0.0, kernel="linear"
-    )
+    volume = _to_standard(mask.astype(np.float32), spacing_mm, placement, grid, fill=0.0, kernel="linear")
     return volume >= 0.5
 
 

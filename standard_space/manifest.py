@@ -111,7 +111,9 @@ def _parse(row: dict[str, str | None], where: str, folder: Path) -> ManifestRow:
     window = None
     if level:
         try:
-            window = Window(_number(level, "window_level", where), _number(width, "window_width", where), "manifest")
+            window = Window(
+                _number(level, "window_level", where), _number(width, "window_width", where), "manifest"
+            )
         except ManifestError:
             raise
         except UsageError as error:
@@ -141,9 +143,7 @@ def _number(text: str, column: str, where: str) -> float:
     return value
 
 
-def _days_from_dates(
-    rows: list[ManifestRow], texts: list[dict[str, str]], path: Path
-) -> list[ManifestRow]:
+def _days_from_dates(rows: list[ManifestRow], texts: list[dict[str, str]], path: Path) -> list[ManifestRow]:
     moments = []
     for number, text in enumerate(texts, start=2):
         value = (text["date"] or "").strip()
@@ -171,7 +171,9 @@ def _check_order(rows: list[ManifestRow], path: Path) -> None:
     last: dict[str, ManifestRow] = {}
     for row in rows:
         if (row.patient, row.scan) in seen:
-            raise ManifestError("the scan occurs twice", where=path, got=row.name, remedy="remove one of the rows")
+            raise ManifestError(
+                "the scan occurs twice", where=path, got=row.name, remedy="remove one of the rows"
+            )
         seen.add((row.patient, row.scan))
         before = last.get(row.patient)
         if before is not None and row.day <= before.day:
