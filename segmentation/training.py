@@ -1,0 +1,332 @@
+"""Training of the three networks, view by view [paper III-D]."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from segmentation.device import choose_device
+from segmentation.model import (
+    DEFAULT_THRESHOLD,
+    ThreeWaySegmenter,
+    check_threshold,
+    new_network,
+    seed_for,
+)
+from segmentation.sampling import ScanPool, TrainingItem, draw_example
+from segmentation.unet import MULTIPLE, UNet, channels_last
+from segmentation.views import OFFSETS_MM, VIEWS
+from standard_space.errors import DataError, UsageError
+
+DEFAULT_STEPS = 2000
+SLICES_PER_SCAN = 64
+"""An epoch draws this many slices per original scan, however many synthetic ones there are."""
+
+HISTORY_POINTS = 20
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How to train; stored in the model.
+
+    Parameters
+    ----------
+    steps : int, optional
+        Optimiser steps per view.
+    epochs : float, optional
+        Instead of steps; an epoch is `SLICES_PER_SCAN` slices per original scan and view.
+    batch_size : int
+        Slices per step.
+    learning_rate : float
+        Peak of the schedule: linear warm-up over the first tenth, then a cosine down to zero.
+    weight_decay : float
+        Of AdamW.
+    width : int
+        Channels of the networks' first level.
+    positive_share : float
+        Share of slices drawn where there is infection, 0 to 1.
+    synthetic_share : float
+        Share of slices drawn from synthetic scans, when there are any, 0 to 1.
+    patch : int, optional
+        Side of the training patches, voxels; three quarters of the grid when absent.
+    threshold : float
+        Of the finished model, on the sum of the three probabilities.
+    vary : bool
+        Flips, rotations, scaling, intensity and noise on the fly.
+    memory_mb : int
+        For scans kept in memory; more scans than fit are exchanged in turn.
+    seed : int
+    """
+
+    steps: int | None = None
+    epochs: float | None = None
+    batch_size: int = 16
+    learning_rate: float = 4e-3
+    weight_decay: float = 1e-4
+    width: int = 16
+    positive_share: float = 0.7
+    synthetic_share: float = 0.5
+    patch: int | None = None
+    threshold: float = DEFAULT_THRESHOLD
+    vary: bool = True
+    memory_mb: int = 3000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.epochs is not None:
+            raise UsageError("give steps or epochs, not both")
+        for name in ("steps", "epochs", "batch_size", "learning_rate", "width", "patch", "memory_mb"):
+            value = getattr(self, name)
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise UsageError(f"{name.replace('_', ' ')} must be above zero", got=value)
+        for name in ("positive_share", "synthetic_share"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise UsageError(f"the {name.replace('_', ' ')} must lie in 0..1", got=getattr(self, name))
+        if self.patch is not None and self.patch % MULTIPLE:
+            raise UsageError("the patch must be a multiple of 16", got=self.patch)
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise UsageError("the weight decay must not be negative", got=self.weight_decay)
+        check_threshold(self.threshold)
+
+    def steps_for(self, originals: int) -> int:
+        """Return the optimiser steps per view for a number of original scans."""
+        if self.epochs is not None:
+            return max(1, math.ceil(self.epochs * originals * SLICES_PER_SCAN / self.batch_size))
+        return DEFAULT_STEPS if self.steps is None else self.steps
+
+    def patch_for(self, grid_size: int) -> int:
+        """Return the side of the training patches on a grid, voxels, a multiple of 16."""
+        if self.patch is not None:
+            return self.patch
+        return max(MULTIPLE, round(0.75 * grid_size / MULTIPLE) * MULTIPLE)
+
+
+def train(
+    originals: Sequence[TrainingItem],
+    synthetic: Sequence[TrainingItem] = (),
+    *,
+    options: TrainingOptions | None = None,
+    device: str | torch.device = "auto",
+    progress: Progress | None = None,
+    note: Callable[[str], None] | None = None,
+) -> ThreeWaySegmenter:
+    """Train the three networks on a cohort and, optionally, its augmentation.
+
+    Scans without infection annotation are left out. With the same seed, options and inputs the weights are
+    bit-identical on the same processor and number of threads, and each view's weights do not depend on the
+    others being trained.
+
+    Parameters
+    ----------
+    originals, synthetic : sequence of TrainingItem
+        All on one grid; `items_of` makes them from a cohort.
+    options : TrainingOptions, optional
+    device : str or torch.device
+        "auto" takes a GPU when there is one.
+    progress : callable, optional
+        Called with ("view xy", steps done, steps) after each step.
+    note : callable, optional
+        Told in one sentence about scans left out.
+
+    Raises
+    ------
+    DataError
+        No annotated scan, scans on different grids, or training that diverged.
+    UsageError
+        A device that is not there.
+    """
+    options = options or TrainingOptions()
+    chosen = choose_device(device)
+    notes: list[str] = []
+
+    def take_note(text: str) -> None:
+        if text not in notes:
+            notes.append(text)
+            if note is not None:
+                note(text)
+
+    kinds = []
+    for items in (originals, synthetic):
+        for item in items:
+            if not item.annotated:
+                take_note(f"{item.name}: left out of training, it has no infection annotation")
+        kinds.append([item for item in items if item.annotated])
+    originals, synthetic = kinds
+    if not originals and not synthetic:
+        raise DataError("no scan to train on has an infection annotation", remedy="give infection masks")
+    pools = _Pools(originals, synthetic, options, take_note)
+    grid_size = pools.grid_size()
+    steps = options.steps_for(len(originals) or len(synthetic))
+    networks: dict[str, UNet] = {}
+    history: dict[str, list[dict[str, float]]] = {}
+    for view in VIEWS:
+        networks[view], history[view] = _train_view(
+            view, pools, options, steps=steps, grid_size=grid_size, device=chosen, progress=progress
+        )
+    training = {
+        "options": asdict(options),
+        "seed": options.seed,
+        "steps_per_view": dict.fromkeys(VIEWS, steps),
+        "patch": options.patch_for(grid_size),
+        "device": chosen.type,
+        "originals": len(originals),
+        "synthetic": len(synthetic),
+        "history": history,
+        "notes": notes,
+        "patients": pools.patients(),
+    }
+    return ThreeWaySegmenter(networks, grid_size, OFFSETS_MM, options.threshold, training)
+
+
+def loss_and_dice(logits: Tensor, infection: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the loss and the batch's soft Dice.
+
+    Loss = binary cross-entropy (mean over counted pixels) + 1 - soft Dice, where soft Dice is
+    (2 sum p t + 1) / (sum p + sum t + 1) over the counted pixels of the whole batch.
+
+    Parameters
+    ----------
+    logits, infection, counted : Tensor (B, 1, H, W)
+        Truth and counted pixels are 0 or 1.
+    """
+    entropy = functional.binary_cross_entropy_with_logits(logits, infection, reduction="none")
+    entropy = (entropy * counted).sum() / counted.sum().clamp(min=1.0)
+    probability, truth = torch.sigmoid(logits) * counted, infection * counted
+    soft_dice = (2.0 * (probability * truth).sum() + 1.0) / (probability.sum() + truth.sum() + 1.0)
+    return entropy + 1.0 - soft_dice, soft_dice
+
+
+def learning_rate_at(step: int, steps: int, peak: float) -> float:
+    """Return the learning rate of a step (0-based): linear warm-up over a tenth, then a cosine to zero."""
+    warm_up = max(1, steps // 10)
+    if step < warm_up:
+        return peak * (step + 1) / warm_up
+    return peak * 0.5 * (1.0 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+
+
+class _Pools:
+    """Original and synthetic scans, mixed at the stated share."""
+
+    def __init__(
+        self,
+        originals: Sequence[TrainingItem],
+        synthetic: Sequence[TrainingItem],
+        options: TrainingOptions,
+        note: Callable[[str], None],
+    ) -> None:
+        self._share = options.synthetic_share if originals else 1.0
+        kinds = [items for items in (originals, synthetic) if items]
+        budget = options.memory_mb * 2**20 // len(kinds)
+        seed = seed_for(options.seed, "order")
+        self._pools = [ScanPool(items, VIEWS, seed=seed, budget_bytes=budget, note=note) for items in kinds]
+
+    def restart(self) -> None:
+        for pool in self._pools:
+            pool.restart()
+            pool.fill()
+
+    def batch(
+        self, view: str, rng: np.random.Generator, options: TrainingOptions, patch: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return stacks (B, slices, H, W), truth and counted pixels (B, 1, H, W)."""
+        examples = []
+        for _ in range(options.batch_size):
+            pool = self._pools[1 if len(self._pools) > 1 and rng.random() < self._share else 0]
+            examples.append(
+                draw_example(
+                    pool.draw(rng),
+                    view,
+                    rng,
+                    patch=patch,
+                    positive_share=options.positive_share,
+                    offsets_mm=OFFSETS_MM,
+                    vary=options.vary,
+                )
+            )
+        return (
+            torch.stack([example.stack for example in examples]),
+            torch.stack([example.infection for example in examples]),
+            torch.stack([example.counted for example in examples]),
+        )
+
+    def grid_size(self) -> int:
+        sizes = []
+        for pool in self._pools:
+            pool.fill()
+            sizes.append(pool.grid_size)
+        if len(set(sizes)) != 1:
+            raise DataError("original and synthetic scans lie on different grids", got=sizes)
+        return sizes[0]
+
+    def patients(self) -> list[dict[str, Any]]:
+        merged: dict[str, set[str]] = {}
+        for pool in self._pools:
+            for patient, images in pool.patients.items():
+                merged.setdefault(patient, set()).update(images)
+        return [{"patient_sha256": key, "image_sha256": sorted(merged[key])} for key in sorted(merged)]
+
+
+def _train_view(
+    view: str,
+    pools: _Pools,
+    options: TrainingOptions,
+    *,
+    steps: int,
+    grid_size: int,
+    device: torch.device,
+    progress: Progress | None,
+) -> tuple[UNet, list[dict[str, float]]]:
+    network = channels_last(new_network(view, options.width, options.seed).to(device))
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+    )
+    patch = options.patch_for(grid_size)
+    pools.restart()
+    history: list[dict[str, float]] = []
+    losses: list[float] = []
+    for step, (stack, infection, counted) in enumerate(_batches(view, pools, options, patch, steps)):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate_at(step, steps, options.learning_rate)
+        stack = stack.to(device, memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            logits = network(stack)
+        loss, soft_dice = loss_and_dice(logits.float(), infection.to(device), counted.to(device))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+        if not math.isfinite(losses[-1]):
+            raise DataError(
+                f"training of view {view} diverged at step {step + 1}", remedy="use a smaller learning rate"
+            )
+        if (step + 1) * HISTORY_POINTS // steps > step * HISTORY_POINTS // steps:
+            mean_loss = sum(losses) / len(losses)
+            history.append({"step": step + 1, "loss": mean_loss, "soft_dice": float(soft_dice.detach())})
+            losses.clear()
+        if progress is not None:
+            progress(f"view {view}", step + 1, steps)
+    return network.cpu().eval(), history
+
+
+def _batches(
+    view: str, pools: _Pools, options: TrainingOptions, patch: int, steps: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield batches; the next is drawn while the network works on the last. One thread keeps the order."""
+    rng = np.random.default_rng(seed_for(options.seed, view, "slices"))
+    with ThreadPoolExecutor(max_workers=1) as worker:
+        coming = worker.submit(pools.batch, view, rng, options, patch)
+        for step in range(steps):
+            batch = coming.result()
+            if step + 1 < steps:
+                coming = worker.submit(pools.batch, view, rng, options, patch)
+            yield batch
