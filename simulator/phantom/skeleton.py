@@ -1,0 +1,95 @@
+"""Ribs, sternum, clavicles and shoulder blades as tubes laid along the chest wall."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from simulator.phantom.anatomy import Anatomy, envelope, spine_axis
+
+MARROW_HU, CORTEX_HU, CARTILAGE_HU = 210.0, 620.0, 105.0
+N_RIBS = 12
+
+
+class Skeleton(NamedTuple):
+    """Tubes (n, 8: p0, p1, r0, r1) in the chest frame: outer bone, the marrow inside, costal cartilage."""
+
+    bone: NDArray[np.float64]
+    marrow: NDArray[np.float64]
+    cartilage: NDArray[np.float64]
+
+
+@njit(cache=True, nogil=True)
+def wall_point(shape: Anatomy, side: float, angle: float, z: float, offset: float) -> NDArray[np.float64]:
+    """The point at `offset` mm outside the chest wall, seen from the lung's axis.
+
+    The angle runs from straight back (0) over the side (pi / 2) to straight ahead (pi).
+    """
+    z_in = min(max(z, 0.0), shape.apex_z - 10.0)
+    centre_x = 0.75 * shape.axis_x
+    dx, dy = np.sin(angle), np.cos(angle)
+    low, high = 0.0, 260.0
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        if envelope(side * (centre_x + dx * middle), dy * middle, z_in, shape, True) < offset:
+            low = middle
+        else:
+            high = middle
+    return np.array([side * max(centre_x + dx * low, 0.0), dy * low, z])
+
+
+def _chain(points: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
+    radii = np.full((len(points) - 1, 1), radius)
+    return np.hstack([points[:-1], points[1:], radii, radii])
+
+
+def build_skeleton(shape: Anatomy) -> Skeleton:
+    """The ribcage of one patient, without the spine (which `tissue` draws)."""
+    bone, cartilage = [], []
+    spacing = 0.088 * shape.apex_z
+    breast_bone = wall_point(shape, 1.0, np.pi, 0.62 * shape.apex_z, 7.0)[1]
+    for side in (-1.0, 1.0):
+        for rib in range(N_RIBS):
+            top = shape.apex_z + 4.0 - rib * spacing
+            drop = 30.0 + 62.0 * np.sin(np.pi * min(rib + 1.5, 9.0) / 11.0)
+            reach = (0.80, 0.86, 0.90, 0.90, 0.89, 0.87, 0.82, 0.76, 0.70, 0.62, 0.48, 0.36)[rib]
+            fraction = np.linspace(0.0, 1.0, 26)
+            angles = 0.16 + fraction * (reach * np.pi - 0.16)
+            heights = top - drop * (0.12 * fraction + 0.88 * fraction**1.5) * reach
+            points = np.array(
+                [wall_point(shape, side, a, h, 6.5) for a, h in zip(angles, heights, strict=True)]
+            )
+            head = np.array([[side * 20.0, spine_axis(top, shape) + 6.0, top + 2.0]])
+            for lift in (-2.6, 0.0, 2.6):
+                # Three parallel strands make a rib taller than it is thick.
+                bone.append(_chain(np.vstack([head, points]) + [0.0, 0.0, lift], 4.3))
+            if rib < 9:
+                end = points[-1]
+                height = min(end[2] + 10.0 + 5.0 * max(0, rib - 2), 0.80 * shape.apex_z)
+                target = np.array([side * 15.0, breast_bone + 1.0, max(height, 0.40 * shape.apex_z)])
+                middle = 0.5 * (end + target)
+                middle[1] = min(middle[1], end[1]) - 1.0
+                cartilage.append(_chain(np.array([end, middle, target]), 5.2))
+        medial = np.array([side * 14.0, breast_bone + 2.0, 0.86 * shape.apex_z])
+        clavicle = [medial, [side * 60.0, breast_bone + 14.0, 0.93 * shape.apex_z]]
+        clavicle.append([side * 118.0, breast_bone + 52.0, 0.98 * shape.apex_z])
+        bone.append(_chain(np.array(clavicle), 5.6))
+        for strand in np.linspace(0.0, 1.0, 12):
+            top = wall_point(shape, side, 0.42 + 0.62 * strand, 0.88 * shape.apex_z, 23.0)
+            low = wall_point(shape, side, 0.55 + 0.28 * strand, (0.50 + 0.06 * strand) * shape.apex_z, 17.0)
+            bone.append(_chain(np.array([top, low]), 3.0))
+        spine_of_scapula = [
+            wall_point(shape, side, a, 0.87 * shape.apex_z, 28.0 + 9.0 * a) for a in (0.5, 0.8, 1.1)
+        ]
+        bone.append(_chain(np.array(spine_of_scapula), 5.0))
+    heights = np.linspace(0.44, 0.84, 10) * shape.apex_z
+    for strand in np.linspace(-13.0, 13.0, 7):
+        front = [[strand, wall_point(shape, 1.0, np.pi, h, 7.5)[1] + 0.012 * strand**2, h] for h in heights]
+        bone.append(_chain(np.array(front), 4.6))
+    outer = np.vstack(bone)
+    inner = outer.copy()
+    inner[:, 6:] -= 1.5
+    return Skeleton(outer, inner, np.vstack(cartilage))
