@@ -1,0 +1,400 @@
+"""The voxel engine: moves a lesion through time in jumps of whole transitions (DESIGN 3).
+
+For every jump: expected births with their ages come from the chain and are drawn as Poisson numbers per
+final bin; they are placed among normal voxels. The voxels that were there are moved: how many go where is an
+exact multinomial with the rows of T^n, who goes is decided by rank. Counts are exact whatever the
+morphology controls, so the chain is the exact mean as long as births find space (`RunReport.exact`).
+
+All randomness is a hash of (seed, purpose, voxel or counter, transition); work is proportional to infected
+plus frontier voxels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.dynamics._jit import kernel
+from simulator.dynamics.bins import N_BELOW, N_BINS
+from simulator.dynamics.controls import Controls
+from simulator.dynamics.errors import DynamicsError
+from simulator.dynamics.field import field_keys, fill_field, lattice_steps
+from simulator.dynamics.hashing import (
+    PURPOSE_BIRTH_BIN,
+    PURPOSE_BIRTH_NUMBER,
+    PURPOSE_MULTINOMIAL,
+    PURPOSE_OFFSET,
+    PURPOSE_PLACE,
+    PURPOSE_SCORE_NOISE,
+    PURPOSE_SCORE_TIE,
+    PURPOSE_SEED_NUMBER,
+    PURPOSE_SEED_PLACE,
+    as_seed,
+    draw_below,
+    draw_fraction,
+    stream_key,
+)
+from simulator.dynamics.multinomial import draw_binomial, draw_multinomial, draw_poisson
+from simulator.dynamics.neighbours import FREE, IN_FRONTIER, INFECTED, add_to_neighbours, enter_neighbourhoods
+from simulator.dynamics.parameters import TransitionParameters
+from simulator.dynamics.placement import (
+    ROUND_DIVISOR,
+    ROUND_LEAST,
+    choose_from_frontier,
+    choose_seeds,
+    gather_frontier,
+    weight_table,
+)
+from simulator.dynamics.ranking import (
+    MAX_SHARED,
+    SCORE_LEVELS,
+    bonus_table,
+    destination_of,
+    plan_moves,
+    score_voxels,
+)
+from simulator.dynamics.report import RunReport
+from simulator.dynamics.state import LesionState, start_state
+from simulator.dynamics.transitions import births_in_jump, transition_rows
+
+__all__ = ["Controls", "LesionState", "RunReport", "advance", "start_state"]
+
+_ZERO = np.uint64(0)
+
+
+@kernel
+def draw_births(means: NDArray[np.float64], seed: np.uint64, transition: int) -> NDArray[np.int64]:
+    """Poisson numbers per final destination, int64, shape (131,)."""
+    births = np.zeros(means.shape[0], np.int64)
+    for d in range(means.shape[0]):
+        key = stream_key(seed, PURPOSE_BIRTH_NUMBER * 1000 + d, transition)
+        births[d], _ = draw_poisson(means[d], key, _ZERO)
+    return births
+
+
+@kernel
+def draw_moves(
+    counts: NDArray[np.int64], rows: NDArray[np.float64], seed: np.uint64, transition: int
+) -> NDArray[np.int64]:
+    """Multinomial numbers per (bin, destination), int64, shape (130, 131)."""
+    moves = np.zeros(rows.shape, np.int64)
+    for k in range(rows.shape[0]):
+        key = stream_key(seed, PURPOSE_MULTINOMIAL * 1000 + k, transition)
+        draw_multinomial(counts[k], rows[k], moves[k], key)
+    return moves
+
+
+@kernel
+def _insert_newborns(
+    chosen: NDArray[np.int32],
+    number: int,
+    births_left: NDArray[np.int64],
+    total_left: int,
+    n: int,
+    voxels: NDArray[np.int32],
+    bins: NDArray[np.uint8],
+    offsets: NDArray[np.float32],
+    born: NDArray[np.uint8],
+    counts: NDArray[np.int64],
+    seed: np.uint64,
+    transition: int,
+) -> None:
+    """Give the chosen voxels their bins (drawn from what is left to place) and offsets."""
+    bin_key = stream_key(seed, PURPOSE_BIRTH_BIN, transition)
+    offset_key = stream_key(seed, PURPOSE_OFFSET, transition)
+    for i in range(number):
+        v = chosen[i]
+        place = draw_below(bin_key, np.uint64(v), total_left)
+        d = 1
+        while place >= births_left[d]:
+            place -= births_left[d]
+            d += 1
+        births_left[d] -= 1
+        total_left -= 1
+        counts[d - 1] += 1
+        voxels[n + i] = v
+        bins[n + i] = d - 1
+        offsets[n + i] = draw_fraction(offset_key, np.uint64(v))
+        born[n + i] = 1
+
+
+@kernel
+def _apply_moves(
+    n_old: int,
+    n: int,
+    voxels: NDArray[np.int32],
+    bins: NDArray[np.uint8],
+    offsets: NDArray[np.float32],
+    field: NDArray[np.uint16],
+    born: NDArray[np.uint8],
+    scores: NDArray[np.uint16],
+    plan: NDArray[np.int32],
+    shared_destination: NDArray[np.int16],
+    shared_left: NDArray[np.int32],
+    key: np.uint64,
+    dims: NDArray[np.int64],
+    steps: NDArray[np.int64],
+    weights: NDArray[np.int64],
+    status: NDArray[np.uint8],
+    ggo_weight: NDArray[np.uint16],
+    above: NDArray[np.uint8],
+    frontier: NDArray[np.int32],
+    n_frontier: int,
+    gone_voxel: NDArray[np.int32],
+    gone_offset: NDArray[np.float32],
+    gone_born: NDArray[np.uint8],
+    n_gone: int,
+) -> tuple[int, int, int]:
+    """Move slots 0..n_old-1 by plan; return (n, frontier length, length of the record of recovered)."""
+    first_gone = n_gone
+    for i in range(n_old):
+        old = np.int64(bins[i])
+        v = np.int64(voxels[i])
+        d = destination_of(np.int64(plan[old, scores[i]]), v, key, shared_destination, shared_left)
+        new = d - 1
+        if new == old:
+            continue
+        if new < 0:
+            status[v] = np.uint8((status[v] & np.uint8(255 - INFECTED)) | np.uint8(FREE))
+            n_frontier = add_to_neighbours(
+                v, -1 if old < N_BELOW else 0, 0 if old < N_BELOW else -1, dims, steps, weights,
+                status, ggo_weight, above, frontier, n_frontier,
+            )  # fmt: skip
+            if ggo_weight[v] > 0 and status[v] & IN_FRONTIER == 0:
+                status[v] |= np.uint8(IN_FRONTIER)
+                frontier[n_frontier] = v
+                n_frontier += 1
+            gone_voxel[n_gone] = i  # the slot for now; replaced by the voxel below
+            n_gone += 1
+            continue
+        bins[i] = new
+        if old < N_BELOW and new >= N_BELOW:
+            n_frontier = add_to_neighbours(
+                v, -1, 1, dims, steps, weights, status, ggo_weight, above, frontier, n_frontier
+            )
+        elif old >= N_BELOW and new < N_BELOW:
+            n_frontier = add_to_neighbours(
+                v, 1, -1, dims, steps, weights, status, ggo_weight, above, frontier, n_frontier
+            )
+    # Fill the holes from the end, highest hole first: every slot moved down is a live one.
+    for g in range(n_gone - 1, first_gone - 1, -1):
+        slot = np.int64(gone_voxel[g])
+        gone_voxel[g] = voxels[slot]
+        gone_offset[g] = offsets[slot]
+        gone_born[g] = born[slot]
+        n -= 1
+        voxels[slot] = voxels[n]
+        bins[slot] = bins[n]
+        offsets[slot] = offsets[n]
+        field[slot] = field[n]
+        born[slot] = born[n]
+    return n, n_frontier, n_gone
+
+
+def _key(seed: np.uint64, purpose: int, transition: int) -> np.uint64:
+    """`stream_key` for Python code: Numba hands unsigned results back as plain integers."""
+    return np.uint64(stream_key(seed, purpose, transition))
+
+
+class _Run:
+    """What stays the same over one call of `advance`, and its scratch space."""
+
+    def __init__(self, state: LesionState, parameters: TransitionParameters, seed: int, controls: Controls):
+        self.w = parameters.as_array()
+        self.g_ref = parameters.reference_ggo_voxels
+        self.seed = as_seed(seed)
+        self.controls = controls
+        self.table = weight_table(int(state._weights.sum()), controls.gamma)
+        self.bonus = bonus_table(controls.consolidation_clustering)
+        self.steps = lattice_steps(state.spacing_mm, controls.correlation_mm)
+        self.keys = field_keys(self.seed)
+        self.levels = np.zeros((N_BINS, SCORE_LEVELS), np.int32)
+        self.shared_destination = np.zeros(MAX_SHARED, np.int16)
+        self.shared_left = np.zeros(MAX_SHARED, np.int32)
+        self.scores = np.zeros(state._voxel.size, np.uint16)
+        self.cumulative = np.zeros(state._frontier.size, np.int64)
+        self.chosen = np.zeros(1024, state._kind)
+        wanted = (int(self.seed), controls.correlation_mm)
+        if state._field_of != wanted:
+            self.fill(state, 0, state.n)
+            state._field_of = wanted
+
+    def fill(self, state: LesionState, first: int, last: int) -> None:
+        fill_field(
+            state._voxel, first, last, state.shape[1], state.shape[2], self.steps, self.keys, state._field
+        )
+
+    def jump(self, state: LesionState, rows: NDArray[np.float64], steps: int) -> None:
+        report = state.report
+        when = state.transition
+        births = draw_births(births_in_jump(state._counts, self.w, self.g_ref, steps), self.seed, when)
+        moves = draw_moves(state._counts, rows, self.seed, when)
+        report.born_and_recovered += int(births[0])
+        wanted = int(births[1:].sum())
+        recoveries = int(moves[:, 0].sum())
+        falling = int(moves[N_BELOW:, 1 : N_BELOW + 1].sum())
+        state.reserve(wanted, wanted + falling, recoveries)
+        if self.scores.size < state._voxel.size:
+            self.scores = np.zeros(state._voxel.size, np.uint16)
+        if self.cumulative.size < state._frontier.size:
+            self.cumulative = np.zeros(state._frontier.size, np.int64)
+        if self.chosen.size < wanted:
+            self.chosen = np.zeros(2 * wanted, state._kind)
+        n_old = state.n
+        counts = moves[:, 1:].sum(axis=0)
+        # Births see the lesion as it was before the moves; they take part from the next jump on.
+        placed = self.place(state, births, wanted, counts) if wanted else 0
+        report.births += placed
+        report.unplaced += wanted - placed
+        self.move(state, moves, n_old)
+        report.recovered += recoveries
+        state._counts = counts
+        report.saturated = int(counts[N_BINS - 1])
+        report.jumps += 1
+        report.transitions += steps
+        state.transition += steps
+
+    def place(
+        self, state: LesionState, births: NDArray[np.int64], wanted: int, counts: NDArray[np.int64]
+    ) -> int:
+        """Place births in rounds; return how many found a voxel."""
+        when = state.transition
+        placed = 0
+        counter = seed_counter = _ZERO
+        place_key = _key(self.seed, PURPOSE_PLACE, when)
+        seed_key = _key(self.seed, PURPOSE_SEED_PLACE, when)
+        to_seed = 0
+        if self.controls.seeded_share > 0:
+            number_key = _key(self.seed, PURPOSE_SEED_NUMBER, when)
+            to_seed, _ = draw_binomial(wanted, self.controls.seeded_share, number_key, _ZERO)
+        if to_seed:
+            found, following = choose_seeds(
+                to_seed, True, state._status, state._ggo_weight, state._above, self.chosen, 0,
+                seed_key, seed_counter,
+            )  # fmt: skip
+            seed_counter = np.uint64(following)
+            state.report.seeded += found
+            self.infect(state, found, births, wanted - placed, counts)
+            placed += found
+        while placed < wanted:
+            state._n_frontier = gather_frontier(
+                state._frontier, state._n_frontier, state._status, state._ggo_weight, self.table,
+                self.cumulative,
+            )  # fmt: skip
+            if state._n_frontier == 0:
+                found, following = choose_seeds(
+                    min(wanted - placed, ROUND_LEAST), False, state._status, state._ggo_weight,
+                    state._above, self.chosen, 0, seed_key, seed_counter,
+                )  # fmt: skip
+                seed_counter = np.uint64(following)
+                state.report.seeded_without_frontier += found
+                if found == 0:
+                    break
+            else:
+                largest = max(ROUND_LEAST, state._n_frontier // ROUND_DIVISOR)
+                found, following = choose_from_frontier(
+                    state._frontier, state._n_frontier, self.cumulative, min(wanted - placed, largest),
+                    state._status, self.chosen, place_key, counter,
+                )  # fmt: skip
+                counter = np.uint64(following)
+            self.infect(state, found, births, wanted - placed, counts)
+            placed += found
+        return placed
+
+    def infect(
+        self, state: LesionState, number: int, births: NDArray[np.int64], left: int, counts: NDArray[np.int64]
+    ) -> None:
+        """Apply a round: the first `number` chosen voxels become infected."""
+        if number == 0:
+            return
+        _insert_newborns(
+            self.chosen, number, births, left, state.n, state._voxel, state._bin, state._offset,
+            state._born, counts, self.seed, state.transition,
+        )  # fmt: skip
+        state._n_frontier = enter_neighbourhoods(
+            state._voxel, state._bin, state.n, state.n + number, N_BELOW, state._dims, state._steps,
+            state._weights, state._status, state._ggo_weight, state._above, state._frontier,
+            state._n_frontier,
+        )  # fmt: skip
+        self.fill(state, state.n, state.n + number)
+        state.n += number
+
+    def move(self, state: LesionState, moves: NDArray[np.int64], n_old: int) -> None:
+        """Move the voxels that were there before the births."""
+        noise_key = _key(self.seed, PURPOSE_SCORE_NOISE, state.transition)
+        tie_key = _key(self.seed, PURPOSE_SCORE_TIE, state.transition)
+        score_voxels(
+            state._voxel, state._bin, state._field, state._above, self.bonus, n_old, noise_key,
+            self.scores, self.levels,
+        )  # fmt: skip
+        plan_moves(self.levels, moves, self.shared_destination, self.shared_left)
+        state.n, state._n_frontier, state._n_gone = _apply_moves(
+            n_old, state.n, state._voxel, state._bin, state._offset, state._field, state._born,
+            self.scores, self.levels, self.shared_destination, self.shared_left, tie_key, state._dims,
+            state._steps, state._weights, state._status, state._ggo_weight, state._above,
+            state._frontier, state._n_frontier, state._gone_voxel, state._gone_offset,
+            state._gone_born, state._n_gone,
+        )  # fmt: skip
+
+
+def advance(
+    state: LesionState,
+    parameters: TransitionParameters,
+    n_transitions: int,
+    *,
+    jump: int = 10,
+    seed: int,
+    controls: Controls | None = None,
+) -> LesionState:
+    """Move a lesion `n_transitions` forward, IN PLACE.
+
+    Parameters
+    ----------
+    state : LesionState
+        Changed in place and returned; use `state.copy()` to keep the old one.
+    parameters : TransitionParameters
+        W, per transition of 1/100 day.
+    n_transitions : int, >= 0
+    jump : int, >= 1
+        Transitions per jump; 1 is stepwise. A remainder is done in one shorter jump at the end. Expected
+        counts do not depend on it.
+    seed : int
+        Same seed, same bytes; with the same seed, two calls whose first length is a multiple of `jump`
+        equal one call.
+    controls : Controls, optional
+        Morphology; defaults to `Controls()`.
+
+    Returns
+    -------
+    LesionState
+        The same object; `state.report` is cumulative.
+
+    Raises
+    ------
+    DynamicsError
+        A bad number of transitions or jump length.
+
+    Notes
+    -----
+    DESIGN 3, "The voxel engine"; T(W) of the paper, section III-C (DOI 10.1109/TMI.2020.3001810).
+    """
+    if int(n_transitions) != n_transitions or n_transitions < 0:
+        raise DynamicsError(
+            "the number of transitions must be a whole number", got=n_transitions, expected="0 or more",
+            remedy="time runs forward; start from Y_t0 to go back",
+        )  # fmt: skip
+    if int(jump) != jump or jump < 1:
+        raise DynamicsError("the jump must be a whole number of transitions", got=jump, expected="1 or more")
+    if n_transitions == 0:
+        return state
+    run = _Run(state, parameters, seed, controls if controls is not None else Controls())
+    whole, rest = divmod(int(n_transitions), int(jump))
+    if whole:
+        rows = transition_rows(run.w, int(jump))
+        for _ in range(whole):
+            run.jump(state, rows, int(jump))
+    if rest:
+        run.jump(state, transition_rows(run.w, rest), rest)
+    return state
+
+

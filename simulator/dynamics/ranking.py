@@ -1,0 +1,117 @@
+"""Who moves where: counts are drawn first, then voxels are assigned by rank of an integer score (DESIGN 3).
+
+Within a bin the lowest scores take the lowest destinations. Scores are small integers, so ranking is
+counting; voxels that share a score on the border between destinations are settled by selection sampling
+with a hash, which gives every one of them the same chance. Counts are exact whatever the score.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.dynamics._jit import kernel
+from simulator.dynamics.bins import N_BINS
+from simulator.dynamics.field import FIELD_LEVELS
+from simulator.dynamics.hashing import draw64, draw_below
+from simulator.dynamics.transitions import N_DESTINATIONS
+
+NOISE_LEVELS = 512
+BONUS_LEVELS = 512
+SCORE_LEVELS = FIELD_LEVELS + NOISE_LEVELS + BONUS_LEVELS
+_NOISE_SHIFT = np.uint64(55)
+MAX_SHARED = 3 * N_BINS * N_DESTINATIONS  # upper bound on entries of the table of shared levels
+
+
+def bonus_table(strength: float) -> NDArray[np.int64]:
+    """Score bonus by number of neighbours above 0 (0..26) for a clustering strength 0..1."""
+    return np.array([int(strength * (BONUS_LEVELS - 1) * n / 26 + 0.5) for n in range(27)], np.int64)
+
+
+@kernel
+def score_voxels(
+    voxels: NDArray[np.int32],
+    bins: NDArray[np.uint8],
+    field: NDArray[np.uint16],
+    above: NDArray[np.uint8],
+    bonus: NDArray[np.int64],
+    n: int,
+    key: np.uint64,
+    scores: NDArray[np.uint16],
+    levels: NDArray[np.int32],
+) -> None:
+    """Fill the score of slots 0..n-1 and the number of voxels per (bin, score)."""
+    levels[:] = 0
+    clustering = bonus[26] > 0
+    for i in range(n):
+        score = np.int64(field[i]) + np.int64(draw64(key, np.uint64(voxels[i])) >> _NOISE_SHIFT)
+        if clustering:
+            score += bonus[above[voxels[i]]]
+        scores[i] = score
+        levels[bins[i], score] += 1
+
+
+@kernel
+def plan_moves(
+    levels: NDArray[np.int32],
+    moves: NDArray[np.int64],
+    shared_destination: NDArray[np.int16],
+    shared_left: NDArray[np.int32],
+) -> None:
+    """Turn `levels` into a plan in place.
+
+    A score level that falls into one destination d becomes d. A level shared by several becomes -(s + 1),
+    where s is its first entry in the shared table: that entry's left is the level's voxel count, and the
+    entries after it hold the destinations and how many each takes.
+    """
+    used = 0
+    for k in range(N_BINS):
+        d = 0
+        room = moves[k, 0]
+        for score in range(levels.shape[1]):
+            number = levels[k, score]
+            if number == 0:
+                continue
+            while room == 0:
+                d += 1
+                room = moves[k, d]
+            if number <= room:
+                levels[k, score] = d
+                room -= number
+                continue
+            levels[k, score] = -(used + 1)
+            shared_left[used] = number
+            used += 1
+            left = np.int64(number)
+            while left > 0:
+                while room == 0:
+                    d += 1
+                    room = moves[k, d]
+                taken = min(room, left)
+                shared_destination[used] = d
+                shared_left[used] = taken
+                used += 1
+                room -= taken
+                left -= taken
+
+
+@kernel
+def destination_of(
+    code: int,
+    voxel: int,
+    key: np.uint64,
+    shared_destination: NDArray[np.int16],
+    shared_left: NDArray[np.int32],
+) -> int:
+    """Destination for a plan's code; a shared level gives one of its remaining places at random."""
+    if code >= 0:
+        return code
+    head = -code - 1
+    place = draw_below(key, np.uint64(voxel), np.int64(shared_left[head]))
+    shared_left[head] -= 1
+    entry = head + 1
+    while place >= shared_left[entry]:
+        place -= shared_left[entry]
+        entry += 1
+    shared_left[entry] -= 1
+    return np.int64(shared_destination[entry])

@@ -1,0 +1,112 @@
+"""The anatomy residual: fine structure of the lung that shows through a new or healed lesion (DESIGN 3).
+
+A voxel's residual is its deviation, in the source scan, from a normalised Gaussian mean over like tissue
+nearby: normal lung for voxels that were normal, annotated tissue for voxels that were annotated. Evaluated
+only at the voxels asked for.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.dynamics._jit import kernel
+from simulator.dynamics.bins import N_BINS
+from simulator.dynamics.exactmath import exact_exp
+from simulator.dynamics.neighbours import ANNOTATED, FREE, INFECTED
+
+SIGMA_MM = 2.0
+RADIUS_MM = 4.0
+LARGEST = 0.15  # residuals beyond this are not fine structure (borders, missed vessels) and are clipped
+
+_TISSUE = FREE | INFECTED  # every voxel that is or may be infected carries one of these
+
+
+@kernel
+def _deviation(
+    source: NDArray[np.float32],
+    status: NDArray[np.uint8],
+    voxels: NDArray[np.int64],
+    dims: NDArray[np.int64],
+    reach: NDArray[np.int64],
+    spacing: NDArray[np.float64],
+    sigma: float,
+    result: NDArray[np.float32],
+) -> None:
+    weights = np.empty((2 * reach[0] + 1, 2 * reach[1] + 1, 2 * reach[2] + 1))
+    for dz in range(-reach[0], reach[0] + 1):
+        for dy in range(-reach[1], reach[1] + 1):
+            for dx in range(-reach[2], reach[2] + 1):
+                squared = (dz * spacing[0]) ** 2 + (dy * spacing[1]) ** 2 + (dx * spacing[2]) ** 2
+                weights[dz + reach[0], dy + reach[1], dx + reach[2]] = exact_exp(
+                    -squared / (2.0 * sigma * sigma)
+                )
+    ny, nx = dims[1], dims[2]
+    for i in range(voxels.shape[0]):
+        v = voxels[i]
+        z = v // (ny * nx)
+        y = (v - z * ny * nx) // nx
+        x = v - (z * ny + y) * nx
+        kind = status[v] & ANNOTATED
+        total = 0.0
+        weight = 0.0
+        for dz in range(max(-reach[0], -z), min(reach[0], dims[0] - 1 - z) + 1):
+            for dy in range(max(-reach[1], -y), min(reach[1], ny - 1 - y) + 1):
+                for dx in range(max(-reach[2], -x), min(reach[2], nx - 1 - x) + 1):
+                    q = v + (dz * ny + dy) * nx + dx
+                    if status[q] & _TISSUE != 0 and status[q] & ANNOTATED == kind:
+                        w = weights[dz + reach[0], dy + reach[1], dx + reach[2]]
+                        total += w * source[q]
+                        weight += w
+        result[i] = source[v] - total / weight
+
+
+def fine_structure(
+    source: NDArray[np.float32],
+    status: NDArray[np.uint8],
+    voxels: NDArray[np.int64],
+    shape: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float],
+) -> NDArray[np.float32]:
+    """Deviation of voxels from like tissue within a few mm, float32, signal units, clipped to +-0.15."""
+    result = np.zeros(voxels.size, np.float32)
+    # at least one voxel each way, so that coarse grids still have neighbours to compare with
+    reach = np.array([max(1, int(RADIUS_MM / s)) for s in spacing_mm], np.int64)
+    sigma = max(SIGMA_MM, 0.75 * max(spacing_mm))
+    _deviation(
+        source, status, voxels, np.array(shape, np.int64), reach, np.array(spacing_mm, np.float64), sigma, result
+    )
+    if not np.isfinite(result).all():
+        result = np.nan_to_num(result, nan=0.0, posinf=LARGEST, neginf=-LARGEST)
+    return np.clip(result, -LARGEST, LARGEST)
+
+
+def zero_mean_per_bin(
+    fine: NDArray[np.float32], bins: NDArray[np.int16], wants: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Residuals with the mean of every bin's wanted voxels taken out (bin -1 is recovered)."""
+    group = bins[wants].astype(np.int64) + 1
+    sums = np.bincount(group, weights=fine[wants].astype(np.float64), minlength=N_BINS + 1)
+    numbers = np.bincount(group, minlength=N_BINS + 1)
+    means = sums / np.maximum(numbers, 1)
+    result = fine.copy()
+    result[wants] = (fine[wants] - means[group]).astype(np.float32)
+    return result
+
+
+@kernel
+def _last_records(
+    voxels: NDArray[np.int32], order: NDArray[np.int64], status: NDArray[np.uint8], keep: NDArray[np.bool_]
+) -> None:
+    for i in range(order.shape[0]):
+        v = voxels[order[i]]
+        latest = i + 1 == order.shape[0] or voxels[order[i + 1]] != v
+        keep[order[i]] = latest and status[v] & INFECTED == 0
+
+
+def last_record_only(voxels: NDArray[np.int32], status: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which records of recovery are the latest of a voxel that is still normal."""
+    keep = np.zeros(voxels.size, bool)
+    if voxels.size:
+        _last_records(voxels, np.argsort(voxels, kind="stable"), status, keep)
+    return keep
