@@ -15,6 +15,7 @@ from standard_space.dicom import read_dicom_folder
 from standard_space.errors import DataError, GeometryError, ReadError
 from standard_space.files import atomic_path, sha256_of
 from standard_space.geometry import Geometry, orient
+from standard_space.nifti_check import check_nifti
 from standard_space.window import DEFAULT_LEVEL_HU, DEFAULT_WIDTH_HU, Window
 
 SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -160,6 +161,8 @@ def _read_file(path: Path) -> sitk.Image:
         voxels = math.prod(reader.GetSize())
         if voxels > MAX_VOXELS:
             raise ReadError("the header asks for too many voxels", where=path, got=f"{voxels:.3g}")
+        if path.name.lower().endswith((".nii", ".nii.gz")):
+            check_nifti(path)
         image = reader.Execute()
     except RuntimeError as error:
         raise ReadError(f"the image cannot be read ({_last_line(error)})", where=path) from None
@@ -191,4 +194,5 @@ def _scalar_array(image: sitk.Image, path: Path) -> NDArray[Any]:
 def _last_line(error: Exception) -> str:
     """The telling end of an ITK exception, without file paths of its own source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith(("ideal", "The file couldn't"))]
     return lines[-1].split("): ")[-1].rstrip(".") if lines else type(error).__name__
