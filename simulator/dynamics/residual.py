@@ -15,8 +15,8 @@ from simulator.dynamics.bins import N_BINS
 from simulator.dynamics.exactmath import exact_exp
 from simulator.dynamics.neighbours import ANNOTATED, FREE, INFECTED
 
-SIGMA_MM = 2.0
-RADIUS_MM = 4.0
+SIGMA_MM = 1.5
+RADIUS_MM = 3.0
 LARGEST = 0.15  # residuals beyond this are not fine structure (borders, missed vessels) and are clipped
 
 _TISSUE = FREE | INFECTED  # every voxel that is or may be infected carries one of these

@@ -1,0 +1,138 @@
+"""The result of fitting one pair of scans: values, errors, goodness and what to beware of (DESIGN 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.dynamics.errors import DynamicsError
+from simulator.dynamics.parameters import PARAMETER_NAMES, TransitionParameters
+
+SCHEMA = 1
+_ARRAYS = ("correlations", "covariance", "before", "observed", "fitted")
+
+
+@dataclass
+class PairFit:
+    """W of one pair, with everything needed to judge it.
+
+    Attributes
+    ----------
+    parameters : TransitionParameters
+    standard_errors : dict of float
+        By parameter name; NaN when held at a bound (phi and epsilon never are), infinite where the data say nothing.
+    correlations, covariance : float64, shape (8, 8)
+        Of the estimates, order of `PARAMETER_NAMES`; NaN where there is no error.
+    n_transitions : int
+    loss : str
+        "l2" or "poisson".
+    loss_value : float
+        Sum of squared count differences, or the Poisson deviance.
+    before, observed, fitted : float64, shape (130,)
+        Histograms of the first scan, the second scan, and the model's second scan.
+    goodness : dict of float
+        reduced_chi_square and groups (against the chain's covariance, bins merged), relative_l2, overlap
+        (0..1), and observed and fitted totals below and above 0 with z scores.
+    derived : dict of float
+        births_per_transition (nu G_ref) with its standard error; ggo_equilibrium and
+        consolidation_equilibrium, the signals where growth meets absorption.
+    at_bound, undetermined : list of str
+    notes : list of str
+        Sentences, problems first.
+    costs : list of float
+        Final loss of every start, in the order of their screening rank.
+    """
+
+    parameters: TransitionParameters
+    standard_errors: dict[str, float]
+    correlations: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+    n_transitions: int
+    loss: str
+    loss_value: float
+    before: NDArray[np.float64]
+    observed: NDArray[np.float64]
+    fitted: NDArray[np.float64]
+    goodness: dict[str, float]
+    derived: dict[str, float]
+    at_bound: list[str] = field(default_factory=list)
+    undetermined: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    costs: list[float] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary of plain values; NaN becomes None, infinity the string "inf"."""
+        result: dict[str, Any] = {"schema": SCHEMA}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name == "parameters":
+                result[item.name] = value.to_json()
+            else:
+                result[item.name] = _plain(value)
+        return result
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> PairFit:
+        """Inverse of `to_json`.
+
+        Raises
+        ------
+        DynamicsError
+            If the data are of another schema or incomplete.
+        """
+        if data.get("schema") != SCHEMA:
+            raise DynamicsError(
+                "the stored fit has another schema", got=data.get("schema"), expected=SCHEMA,
+                remedy="fit the pair again",
+            )  # fmt: skip
+        missing = [item.name for item in fields(cls) if item.name not in data]
+        if missing:
+            raise DynamicsError("the stored fit is incomplete", got=f"no {', '.join(missing)}")
+        values: dict[str, Any] = {}
+        for item in fields(cls):
+            value = data[item.name]
+            if item.name == "parameters":
+                value = TransitionParameters.from_json(value)
+            elif item.name in _ARRAYS:
+                value = np.array(_numbers(value), dtype=np.float64)
+            elif item.name in ("standard_errors", "goodness", "derived", "costs"):
+                value = _numbers(value)
+            values[item.name] = value
+        return cls(**values)
+
+    def table(self) -> list[tuple[str, float, float]]:
+        """(name, value, standard error) of the eight parameters."""
+        return [
+            (name, getattr(self.parameters, name), self.standard_errors[name]) for name in PARAMETER_NAMES
+        ]
+
+
+def _plain(value: Any) -> Any:
+    """Values that every JSON reader accepts."""
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float | np.floating):
+        number = float(value)
+        if np.isnan(number):
+            return None
+        if np.isinf(number):
+            return "inf" if number > 0 else "-inf"
+        return number
+    return value
+
+
+def _numbers(value: Any) -> Any:
+    """Inverse of `_plain` for numbers."""
+    if isinstance(value, Mapping):
+        return {name: _numbers(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return float("nan") if value is None else float(value)
