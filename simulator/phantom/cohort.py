@@ -7,15 +7,14 @@ import io
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from simulator.phantom.draws import draw_days, stream
+from simulator.phantom.lesion import CONSOLIDATION_HU, LesionMoment, LesionSource
 from simulator.phantom.lesion_fields import FieldLesionSource
 from simulator.phantom.patient import (
-    CONSOLIDATION_HU,
-    LesionMap,
     Patient,
     PhantomScan,
     acquisition_of,
@@ -45,18 +44,6 @@ class CohortSummary:
     patients: int
     scans: int
     lesion_ml: tuple[float, ...]  # true extent of each scan's lesion, in manifest order
-
-
-class LesionSource(Protocol):
-    """Where a patient's lesions come from."""
-
-    def at(self, day: float) -> LesionMap: ...
-
-    def stage(self, day: float) -> str: ...
-
-    def truth(self) -> dict[str, Any]: ...
-
-    def truth_at(self, day: float) -> dict[str, Any]: ...
 
 
 def make_cohort(
@@ -114,14 +101,13 @@ def make_cohort(
         name = f"phantom{seed}-{index + 1:02d}"
         patient = make_patient(seed, index)
         days = draw_days(stream(seed, index, 0, "days"), scans)
-        source = _source(lesions, patient, grid, days)
+        source = _source(lesions, patient, grid, scans)
         record = _patient_truth(name, patient, source)
-        for number, day in enumerate(days, start=1):
-            result = scan_patient(patient, number, grid, source.at(day))
-            stage = source.stage(day)
-            rows.append(_write_scan(out, name, f"s{number}", day, stage, patient, result))
+        for number, (day, moment) in enumerate(zip(days, source.over(days), strict=True), start=1):
+            result = scan_patient(patient, number, grid, moment.map)
+            rows.append(_write_scan(out, name, f"s{number}", day, moment.stage, patient, result))
             sizes.append(float(result.infection.sum() * result.geometry.voxel_volume_ml))
-            record["scans"].append(_scan_truth(number, day, stage, patient, result, source))
+            record["scans"].append(_scan_truth(number, day, moment, patient, result))
             if progress is not None:
                 progress(f"{name} s{number}", len(rows), patients * scans)
         truths.append(record)
@@ -138,14 +124,18 @@ def make_cohort(
     return CohortSummary(out, out / "manifest.csv", out / "truth.json", patients, len(rows), tuple(sizes))
 
 
-def _source(lesions: str, patient: Patient, grid: int, days: list[float]) -> LesionSource:
+def _source(lesions: str, patient: Patient, grid: int, scans: int) -> LesionSource:
     if lesions == "fields":
         return FieldLesionSource(patient)
-    raise UsageError("lesions by the dynamics are not available yet", got=lesions, expected="fields")
+    # Imported here: a cohort of random fields touches nothing of the dynamics.
+    from simulator.phantom.lesion_dynamics import DynamicLesionSource
+
+    return DynamicLesionSource(patient, grid, scans)
 
 
-def _write_scan(out: Path, name: str, scan: str, day: float, stage: str, patient: Patient, result: PhantomScan
-                ) -> dict[str, str]:
+def _write_scan(
+    out: Path, name: str, scan: str, day: float, stage: str, patient: Patient, result: PhantomScan
+) -> dict[str, str]:
     stem = f"{name}_{scan}"
     files = {
         "image": (f"images/{stem}.nii.gz", result.image),
@@ -176,14 +166,15 @@ def _patient_truth(name: str, patient: Patient, source: LesionSource) -> dict[st
     }
 
 
-def _scan_truth(number: int, day: float, stage: str, patient: Patient, result: PhantomScan,
-                source: LesionSource) -> dict[str, Any]:
+def _scan_truth(
+    number: int, day: float, moment: LesionMoment, patient: Patient, result: PhantomScan
+) -> dict[str, Any]:
     voxel_ml = result.geometry.voxel_volume_ml
     infected = int(result.infection.sum())
     return {
         "scan": f"s{number}",
         "day": day,
-        "stage": stage,
+        "stage": moment.stage,
         "acquisition": asdict(acquisition_of(patient, number)),
         "geometry": result.geometry.to_json(),
         "orientation": result.geometry.orientation,
@@ -191,7 +182,7 @@ def _scan_truth(number: int, day: float, stage: str, patient: Patient, result: P
         "infection_ml": infected * voxel_ml,
         "infected_voxels": infected,
         "consolidated_voxels": result.clean_consolidated,
-        "lesion": source.truth_at(day),
+        "lesion": moment.truth,
     }
 
 

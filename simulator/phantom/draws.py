@@ -26,7 +26,7 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
     if breasts:
         size -= 0.03
     apex = 252.0 * size + rng.normal(0, 6)
-    lateral = 66.0 * size + rng.normal(0, 2.0)
+    lateral = 68.0 * size + rng.normal(0, 2.0)
     axis_x = 55.0 * size
     anterior = 85.0 * size + rng.normal(0, 3)
     posterior = 88.0 * size + rng.normal(0, 3)
@@ -73,8 +73,8 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
     turn = rotation((rng.normal(8, 4), 33 + rng.normal(0, 4), 28 + rng.normal(0, 4)))
     chambers = np.array(
         [
-            [20, front + 2, bottom + 40 * h, *turn.T.ravel(), 62 * h, 45 * h, 43 * h],
-            [-16, front + 8, bottom + 50 * h, *np.eye(3).ravel(), 34 * h, 38 * h, 44 * h],
+            [26, front + 2, bottom + 40 * h, *turn.T.ravel(), 62 * h, 43 * h, 42 * h],
+            [-10, front + 8, bottom + 50 * h, *np.eye(3).ravel(), 31 * h, 38 * h, 44 * h],
             [4, 12, bottom + 62 * h, *np.eye(3).ravel(), 34 * h, 24 * h, 30 * h],
         ]
     )
@@ -93,7 +93,7 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
         body_y=body_y,
         body_centre_y=0.5 * (posterior - anterior) + rng.uniform(5, 9),
         shoulder=rng.uniform(18, 34),
-        breast=rng.uniform(24, 40),
+        breast=rng.uniform(16, 29),
         fat=fat,
         spine_y=spine_y,
         kyphosis=rng.uniform(8, 17),

@@ -9,6 +9,7 @@ of COVID-19 lungs (Zaffino et al., Bioengineering 2021), so consolidation sits i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,12 +18,13 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from simulator.phantom.draws import stream
-from simulator.phantom.patient import LesionMap, Patient
+from simulator.phantom.lesion import LesionMap, LesionMoment
+from simulator.phantom.patient import Patient
 from simulator.phantom.raster import random_field
 
 GGO_HU, MIXED_HU, SOLID_HU = (-650.0, 85.0), (-340.0, 130.0), (-15.0, 55.0)
 """Mean and spread of the three modes inside a lesion; vessels and noise widen them in the image."""
-MEDIAN_PEAK_ML, LOG_SPREAD = 92.0, 0.85
+MEDIAN_PEAK_ML, LOG_SPREAD = 100.0, 0.76
 MAX_LUNG_SHARE = 0.45
 
 
@@ -48,10 +50,6 @@ class FieldLesion:
     side: float
     drift_per_day: float
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for truth.json."""
-        return asdict(self)
-
 
 def draw_lesion(rng: np.random.Generator) -> FieldLesion:
     """Draw one patient's lesion."""
@@ -61,13 +59,13 @@ def draw_lesion(rng: np.random.Generator) -> FieldLesion:
         rise_power=float(rng.uniform(1.3, 2.4)),
         decay=float(rng.uniform(0.5, 1.1)),
         peak_ml=float(np.clip(MEDIAN_PEAK_ML * np.exp(LOG_SPREAD * rng.standard_normal()), 14.0, 620.0)),
-        peak_solid_share=float(np.clip(rng.beta(1.5, 2.8), 0.02, 0.85)),
+        peak_solid_share=float(np.clip(rng.beta(1.05, 2.0), 0.01, 0.9)),
         mixed_share=float(rng.uniform(0.12, 0.30)),
         solid_delay=float(rng.uniform(0.0, 0.25)),
         solid_width=float(rng.uniform(0.55, 0.95)),
-        coarse_mm=float(rng.uniform(11.0, 18.0)),
+        coarse_mm=float(rng.uniform(13.0, 22.0)),
         fine_mm=float(rng.uniform(4.5, 6.5)),
-        fine_weight=float(rng.uniform(0.35, 0.65)),
+        fine_weight=float(rng.uniform(0.15, 0.45)),
         subpleural=float(rng.uniform(0.9, 1.8)),
         basal=float(rng.uniform(0.2, 1.0)),
         posterior=float(rng.uniform(0.2, 0.9)),
@@ -107,14 +105,14 @@ class FieldLesionSource:
         self.lesion = draw_lesion(rng)
         self.patient = patient
         raster, lesion = patient.raster, self.lesion
-        scale = np.sqrt(1.0 + lesion.fine_weight**2 + 0.35**2)
+        scale = np.sqrt(1.0 + lesion.fine_weight**2 + 0.12**2)
         self._phases = [
             (random_field(rng, raster, lesion.coarse_mm)
              + np.float32(lesion.fine_weight) * random_field(rng, raster, lesion.fine_mm)
-             + np.float32(0.35) * random_field(rng, raster, 2.6)) / np.float32(scale)
+             + np.float32(0.12) * random_field(rng, raster, 2.6)) / np.float32(scale)
             for _ in range(2)
         ]  # fmt: skip
-        self._solid = 0.92 * random_field(rng, raster, 5.5) + 0.25 * random_field(rng, raster, 2.6)
+        self._solid = 0.97 * random_field(rng, raster, 8.0) + 0.12 * random_field(rng, raster, 3.0)
         self._mottle = random_field(rng, raster, 2.2)
         self._inside = patient.inner_mm < -0.5
         self._prior = self._preference()
@@ -146,8 +144,9 @@ class FieldLesionSource:
         extent = np.clip((score - threshold) / np.maximum(slope, 0.02), -12.0, 12.0).astype(np.float32)
         return LesionMap(raster, extent, self._density(day, score - threshold, inside & (extent > 0)), 2.5)
 
-    def _density(self, day: float, above: NDArray[np.float32], lesion: NDArray[np.bool_]
-                 ) -> NDArray[np.float32]:
+    def _density(
+        self, day: float, above: NDArray[np.float32], lesion: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
         spread = float(above[lesion].std()) + 1e-3
         core = self._solid + 0.8 * np.clip(above / spread, -1.0, 2.5)
         ranks = np.linspace(0.0, 1.0, 201)
@@ -158,17 +157,15 @@ class FieldLesionSource:
         hu = np.interp(core, values, table) + 22.0 * self._mottle + 18.0 * self.patient.texture
         return np.minimum(hu, 75.0).astype(np.float32)
 
-    def stage(self, day: float) -> str:
-        """Clinical stage on a day."""
-        return stage_of(self.lesion, day)
-
     def truth(self) -> dict[str, Any]:
-        """Hidden parameters."""
-        return self.lesion.to_json()
+        """Hidden parameters of the patient's lesion."""
+        return asdict(self.lesion)
 
-    def truth_at(self, day: float) -> dict[str, Any]:
-        """Hidden values on a day."""
-        return {"volume_ml": volume_ml(self.lesion, day), "solid_share": solid_share(self.lesion, day)}
+    def over(self, days: list[float]) -> Iterator[LesionMoment]:
+        """The lesion on each day after the first scan, in order."""
+        for day in days:
+            truth = {"volume_ml": volume_ml(self.lesion, day), "solid_share": solid_share(self.lesion, day)}
+            yield LesionMoment(self.at(day), stage_of(self.lesion, day), truth)
 
 
 def mixture_quantiles(ranks: NDArray[np.float64], solid: float, mixed: float) -> NDArray[np.float64]:

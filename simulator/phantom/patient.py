@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from simulator.phantom.anatomy import Anatomy
 from simulator.phantom.draws import draw_acquisition, draw_anatomy, draw_protocol, stream
+from simulator.phantom.lesion import CONSOLIDATION_HU, LesionMap
 from simulator.phantom.raster import Raster, lung_distances, random_field, sample
 from simulator.phantom.scanner import Acquisition, Protocol, expose, frame_of, native_geometry
 from simulator.phantom.skeleton import CARTILAGE_HU, CORTEX_HU, MARROW_HU, Skeleton, build_skeleton
@@ -38,20 +39,6 @@ class Patient:
 
 
 @dataclass(frozen=True)
-class LesionMap:
-    """A lesion in the inner frame, on some raster (arrays (z, y, x), float32).
-
-    `extent_mm` is a signed distance to the lesion's edge, positive within; `hu` its density, defined a little
-    beyond the edge as well; `softness_mm` the width over which the edge fades in the image.
-    """
-
-    raster: Raster
-    extent_mm: NDArray[np.float32]
-    hu: NDArray[np.float32]
-    softness_mm: float
-
-
-@dataclass(frozen=True)
 class PhantomScan:
     """One scan as a user would have it, with its truth."""
 
@@ -60,9 +47,6 @@ class PhantomScan:
     lungs: NDArray[np.bool_]
     infection: NDArray[np.bool_]
     clean_consolidated: int  # infected voxels above the clinical cut before noise, vessels included
-
-
-CONSOLIDATION_HU = -200.0
 
 
 def make_patient(seed: int, index: int) -> Patient:
@@ -92,9 +76,17 @@ def acquisition_of(patient: Patient, scan: int) -> Acquisition:
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _blend_lesion(hu: NDArray[np.float32], share: NDArray[np.uint8], infected: NDArray[np.bool_],
-                  extent: NDArray[np.float32], density: NDArray[np.float32], placing: NDArray[np.float64],
-                  to_mm: NDArray[np.float64], breath: NDArray[np.float64], w: float) -> None:
+def _blend_lesion(
+    hu: NDArray[np.float32],
+    share: NDArray[np.uint8],
+    infected: NDArray[np.bool_],
+    extent: NDArray[np.float32],
+    density: NDArray[np.float32],
+    placing: NDArray[np.float64],
+    to_mm: NDArray[np.float64],
+    breath: NDArray[np.float64],
+    w: float,
+) -> None:
     n0, n1, n2 = hu.shape
     for k in prange(n0):
         for j in range(n1):
@@ -117,8 +109,9 @@ def _blend_lesion(hu: NDArray[np.float32], share: NDArray[np.uint8], infected: N
                     infected[k, j, i] = True
 
 
-def render(patient: Patient, frame: Frame, lesion: LesionMap | None
-           ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+def render(
+    patient: Patient, frame: Frame, lesion: LesionMap | None
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
     """A noise-free image with its lung and infection masks, all of `frame.shape`.
 
     The lung mask holds the lungs with their vessels and airways, without trachea and main bronchi, as
@@ -131,8 +124,17 @@ def render(patient: Patient, frame: Frame, lesion: LesionMap | None
     paint(hu, frame, patient.skeleton.marrow, MARROW_HU, scratch)
     infected = np.zeros(frame.shape, np.bool_)
     if lesion is not None:
-        _blend_lesion(hu, share, infected, lesion.extent_mm, lesion.hu, lesion.raster.placing(), frame.to_mm,
-                      frame.breath, max(lesion.softness_mm, frame.voxel_mm))
+        _blend_lesion(
+            hu,
+            share,
+            infected,
+            lesion.extent_mm,
+            lesion.hu,
+            lesion.raster.placing(),
+            frame.to_mm,
+            frame.breath,
+            max(lesion.softness_mm, frame.voxel_mm),
+        )
     trees = patient.trees
     paint(hu, frame, frame.breathe(trees.vessels), BLOOD_HU, scratch)
     paint(hu, frame, frame.breathe(trees.walls), AIRWAY_WALL_HU, scratch)
@@ -142,6 +144,22 @@ def render(patient: Patient, frame: Frame, lesion: LesionMap | None
     lungs &= scratch < 128
     infected &= lungs
     return hu, lungs, infected
+
+
+def frame_of_raster(raster: Raster) -> Frame:
+    """The frame in which a raster's voxels are scanned as they are, at neutral inspiration."""
+    step_z, step_y, step_x = raster.step_mm
+    z, y, x = raster.start_mm
+    to_mm = np.array([[0.0, 0.0, step_x, x], [0.0, step_y, 0.0, y], [step_z, 0.0, 0.0, z]])
+    return Frame(raster.shape, to_mm, np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0]))
+
+
+def tree_coverage(patient: Patient, frame: Frame) -> NDArray[np.uint8]:
+    """Share (0..255) of each voxel taken by vessels or airways."""
+    coverage = np.zeros(frame.shape, np.uint8)
+    for tubes in (patient.trees.vessels, patient.trees.walls):
+        paint_coverage(coverage, frame.breathe(tubes), frame.to_mm, frame.to_index)
+    return coverage
 
 
 def scan_patient(patient: Patient, scan: int, grid: int, lesion: LesionMap | None) -> PhantomScan:

@@ -126,7 +126,9 @@ def native_geometry(protocol: Protocol, acquisition: Acquisition, grid: int, ape
     direction = rotation(protocol.tilt_deg) @ columns
     size = tuple(count[n] for n in names)
     steps = tuple(round(spacing[n], 6) for n in names)
-    middle = np.array([0.0, 4.0, 0.5 * (apex_z + protocol.above_mm - protocol.below_mm - acquisition.start_mm)])
+    middle = np.array(
+        [0.0, 4.0, 0.5 * (apex_z + protocol.above_mm - protocol.below_mm - acquisition.start_mm)]
+    )
     middle = middle + np.asarray([0.0, 150.0, -420.0])  # the couch's zero is not the patient's
     origin = middle - direction @ (0.5 * (np.asarray(size) - 1) * np.asarray(steps))
     return Geometry(
@@ -152,8 +154,9 @@ def _slice_axis(geometry: Geometry) -> int:
     return 2 - int(np.argmax(head))
 
 
-def expose(hu: NDArray[np.float32], scanner: Scanner, geometry: Geometry, rng: np.random.Generator
-           ) -> NDArray[np.int16]:
+def expose(
+    hu: NDArray[np.float32], scanner: Scanner, geometry: Geometry, rng: np.random.Generator
+) -> NDArray[np.int16]:
     """Kernel, noise and calibration of a scanner on a clean image, in place; rounded to int16 HU.
 
     Noise grows where the body is thick side to side, as it does at the shoulders and the liver.

@@ -54,18 +54,18 @@ def build_skeleton(shape: Anatomy) -> Skeleton:
     for side in (-1.0, 1.0):
         for rib in range(N_RIBS):
             top = shape.apex_z + 4.0 - rib * spacing
-            drop = 30.0 + 62.0 * np.sin(np.pi * min(rib + 1.5, 9.0) / 11.0)
+            drop = 34.0 + 78.0 * np.sin(np.pi * min(rib + 1.5, 9.0) / 11.0)
             reach = (0.80, 0.86, 0.90, 0.90, 0.89, 0.87, 0.82, 0.76, 0.70, 0.62, 0.48, 0.36)[rib]
             fraction = np.linspace(0.0, 1.0, 26)
             angles = 0.16 + fraction * (reach * np.pi - 0.16)
-            heights = top - drop * (0.12 * fraction + 0.88 * fraction**1.5) * reach
+            heights = top - drop * (0.45 * fraction + 0.55 * fraction**1.4) * reach
             points = np.array(
                 [wall_point(shape, side, a, h, 6.5) for a, h in zip(angles, heights, strict=True)]
             )
             head = np.array([[side * 20.0, spine_axis(top, shape) + 6.0, top + 2.0]])
-            for lift in (-2.6, 0.0, 2.6):
+            for lift in (-2.3, 0.0, 2.3):
                 # Three parallel strands make a rib taller than it is thick.
-                bone.append(_chain(np.vstack([head, points]) + [0.0, 0.0, lift], 4.3))
+                bone.append(_chain(np.add(np.vstack([head, points]), [0.0, 0.0, lift]), 3.6))
             if rib < 9:
                 end = points[-1]
                 height = min(end[2] + 10.0 + 5.0 * max(0, rib - 2), 0.80 * shape.apex_z)
@@ -80,7 +80,7 @@ def build_skeleton(shape: Anatomy) -> Skeleton:
         for strand in np.linspace(0.0, 1.0, 12):
             top = wall_point(shape, side, 0.42 + 0.62 * strand, 0.88 * shape.apex_z, 23.0)
             low = wall_point(shape, side, 0.55 + 0.28 * strand, (0.50 + 0.06 * strand) * shape.apex_z, 17.0)
-            bone.append(_chain(np.array([top, low]), 3.0))
+            bone.append(_chain(np.array([top, low]), 2.4))
         spine_of_scapula = [
             wall_point(shape, side, a, 0.87 * shape.apex_z, 28.0 + 9.0 * a) for a in (0.5, 0.8, 1.1)
         ]

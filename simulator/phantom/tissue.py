@@ -40,10 +40,10 @@ def body_outline(x: float, y: float, z: float, shape: Anatomy) -> float:
     size = np.sqrt(x * x + dy * dy)
     distance = size * (1.0 - 1.0 / rho) if rho > 0.05 else -ay
     if shape.has_breasts > 0.5:
-        bx, by, bz = abs(x) - 78.0, dy + ay - 12.0, z - 0.47 * shape.apex_z
-        r = np.sqrt((bx / 62.0) ** 2 + (by / shape.breast) ** 2 + (bz / 62.0) ** 2)
+        bx, by, bz = abs(x) - 82.0, dy + ay - 14.0, z - 0.47 * shape.apex_z
+        r = np.sqrt((bx / 68.0) ** 2 + (by / shape.breast) ** 2 + (bz / 64.0) ** 2)
         bump = np.sqrt(bx * bx + by * by + bz * bz) * (1.0 - 1.0 / r) if r > 0.05 else -20.0
-        distance = -smooth_max(-distance, -bump, 14.0)
+        distance = -smooth_max(-distance, -bump, 24.0)
     return distance
 
 
@@ -114,7 +114,7 @@ def _spine(x: float, y: float, z: float, shape: Anatomy, w: float, hu: float) ->
     process = max(process, abs(phase_p - 0.4 * period) - 0.30 * period)
     hu += cover(process, w) * (360.0 - hu)
     lateral = max(abs(x) - 34.0, 9.0 - abs(x))
-    wing = np.sqrt((dy - 25.0 - 0.12 * abs(x)) ** 2 + (phase - 0.62 * period) ** 2) - 4.8
+    wing = np.sqrt((dy - 25.0 - 0.12 * abs(x)) ** 2 + (phase - 0.62 * period) ** 2) - 4.0
     return hu + cover(max(wing, lateral), w) * (380.0 - hu)
 
 
@@ -125,12 +125,12 @@ def _abdomen(x: float, y: float, z: float, below: float, shape: Anatomy, w: floa
         return MUSCLE
     hu = FAT
     edge = x - 42.0 + 0.35 * (y + 40.0) + 0.5 * max(0.0, y - 10.0)
-    liver = max(max(edge, y - 70.0), 4.0 - below)
+    liver = max(max(edge, y - 70.0), 2.4 - below)
     if x > -25.0:
         liver = max(liver, y - 26.0)
     hu += cover(liver, w) * (LIVER - hu)
-    sx, sy, sz = x - 62.0, y + 22.0, z - (shape.dome_left - 34.0)
-    r = np.sqrt((sx / 42.0) ** 2 + (sy / 48.0) ** 2 + (sz / 30.0) ** 2)
+    sx, sy, sz = x - 58.0, y + 24.0, z - (shape.dome_left - 42.0)
+    r = np.sqrt((sx / 46.0) ** 2 + (sy / 52.0) ** 2 + (sz / 40.0) ** 2)
     stomach = 38.0 * (r - 1.0)
     hu += cover(stomach, w) * cover(-liver, w) * (MUSCLE - hu)
     content = -960.0 if y < -38.0 else STOMACH
@@ -147,8 +147,8 @@ def _centre(x: float, y: float, z: float, shape: Anatomy, w: float) -> float:
     hu = FAT + 12.0
     muscle = heart(x, y, z, shape)
     if muscle < 4.0:
-        hu += cover(muscle + 5.5, w) * (BLOOD - hu)
-        hu += cover(abs(muscle + 1.0) - 0.7, w) * 0.5 * (BLOOD - hu)
+        hu += cover(muscle + 3.2 - 2.0 * np.sin(0.11 * x - 0.07 * z), w) * (BLOOD - hu)
+        hu += cover(abs(muscle + 1.0) - 0.7, w) * 0.3 * (BLOOD - hu)
     hu += cover(great_vessels(x, y, z, shape), w) * (BLOOD - hu)
     gullet = np.sqrt((x - 5.0) ** 2 + ((y - spine_axis(z, shape) + 25.0) / 0.75) ** 2) - 7.0
     return hu + cover(gullet, w) * (35.0 - hu)
@@ -163,13 +163,21 @@ def fissures(x: float, y: float, z: float, shape: Anatomy, w: float) -> float:
         flat = 0.53 * shape.apex_z - 0.10 * y + 4.0 * np.sin(0.04 * x + 0.02 * y)
         if z > height:
             d = min(d, abs(z - flat))
-    return max(0.0, 1.0 - d / max(w, 0.8)) * min(1.0, 0.7 / w)
+    return max(0.0, 1.0 - d / max(w, 0.8)) * min(1.0, 0.4 / w)
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _evaluate(hu: NDArray[np.float32], share: NDArray[np.uint8], shape: Anatomy, to_mm: NDArray[np.float64],
-              breath: NDArray[np.float64], density: float, texture: NDArray[np.float32],
-              placing: NDArray[np.float64], w: float) -> None:
+def _evaluate(
+    hu: NDArray[np.float32],
+    share: NDArray[np.uint8],
+    shape: Anatomy,
+    to_mm: NDArray[np.float64],
+    breath: NDArray[np.float64],
+    density: float,
+    texture: NDArray[np.float32],
+    placing: NDArray[np.float64],
+    w: float,
+) -> None:
     n0, n1, n2 = hu.shape
     for k in prange(n0):
         for j in range(n1):
@@ -207,7 +215,11 @@ def _evaluate(hu: NDArray[np.float32], share: NDArray[np.uint8], shape: Anatomy,
                         air = shape.lung_hu + shape.gravity_hu * v / 90.0 + 16.0 * field
                         if v > 20.0:
                             edge = -outer_pleura(u, v, t, shape)
-                            air += shape.dependent_hu * smooth_step(20.0, 70.0, v) * np.exp(-max(edge, 0.0) / 5.0)
+                            air += (
+                                shape.dependent_hu
+                                * smooth_step(20.0, 70.0, v)
+                                * np.exp(-max(edge, 0.0) / 5.0)
+                            )
                         air = AIR + (air - AIR) * density
                         air += fissures(u, v, t, shape, w) * (0.0 - air)
                         value += c * (air - value)
@@ -218,8 +230,9 @@ def _evaluate(hu: NDArray[np.float32], share: NDArray[np.uint8], shape: Anatomy,
                 hu[k, j, i] = value
 
 
-def evaluate_tissue(shape: Anatomy, frame: Frame, raster: Raster, texture: NDArray[np.float32]
-                    ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+def evaluate_tissue(
+    shape: Anatomy, frame: Frame, raster: Raster, texture: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """HU without bones, trees, lesions and noise, and each voxel's share of lung (0..255).
 
     Parameters

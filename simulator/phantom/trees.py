@@ -30,8 +30,13 @@ class Trees(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
-def _split_axis(points: NDArray[np.float64], first: int, last: int, centre: NDArray[np.float64],
-                heading: NDArray[np.float64]) -> NDArray[np.float64]:
+def _split_axis(
+    points: NDArray[np.float64],
+    first: int,
+    last: int,
+    centre: NDArray[np.float64],
+    heading: NDArray[np.float64],
+) -> NDArray[np.float64]:
     """Direction across `heading` in which points[first:last] spread most."""
     spread = np.zeros((3, 3))
     for n in range(first, last):
@@ -54,8 +59,14 @@ def _split_axis(points: NDArray[np.float64], first: int, last: int, centre: NDAr
 
 
 @njit(cache=True, nogil=True)
-def grow(points: NDArray[np.float64], root: NDArray[np.float64], heading0: NDArray[np.float64],
-         root_radius: float, exponent: float, step: float) -> NDArray[np.float64]:
+def grow(
+    points: NDArray[np.float64],
+    root: NDArray[np.float64],
+    heading0: NDArray[np.float64],
+    root_radius: float,
+    exponent: float,
+    step: float,
+) -> NDArray[np.float64]:
     """Grow a tree from `root` through a cloud of points (n, 3); the order of `points` is changed.
 
     Returns
@@ -98,7 +109,7 @@ def grow(points: NDArray[np.float64], root: NDArray[np.float64], heading0: NDArr
                     points[right, a] = swap
                 right -= 1
         middle = left
-        if middle == first or middle == last:
+        if middle in (first, last):
             middle = (first + last) // 2
         for half in range(2):
             a0 = first if half == 0 else middle
@@ -135,8 +146,9 @@ def grow(points: NDArray[np.float64], root: NDArray[np.float64], heading0: NDArr
     return out[:used].copy()
 
 
-def _cloud(rng: np.random.Generator, raster: Raster, inside: NDArray[np.bool_], count: int
-           ) -> NDArray[np.float64]:
+def _cloud(
+    rng: np.random.Generator, raster: Raster, inside: NDArray[np.bool_], count: int
+) -> NDArray[np.float64]:
     """Random points (count, 3) as (x, y, z) in the voxels `inside`."""
     flat = np.flatnonzero(inside)
     index = np.stack(np.unravel_index(rng.choice(flat, count, replace=len(flat) < count), raster.shape), -1)
@@ -173,24 +185,26 @@ def build_trees(
     bend = np.array([1.0, 8.0, 0.5 * (shape.carina_z + shape.apex_z)])
     trunk = [np.hstack([top, bend, 8.5, 8.8]), np.hstack([bend, carina, 8.8, 8.8])]
     for side, name_radius in ((-1.0, 5.6), (1.0, 5.2)):
-        hilum = np.array([side * (34.0 if side < 0 else 38.0), 14.0, shape.carina_z - (22.0 if side < 0 else 28.0)])
+        hilum = np.array(
+            [side * (34.0 if side < 0 else 38.0), 14.0, shape.carina_z - (22.0 if side < 0 else 28.0)]
+        )
         trunk.append(np.hstack([carina, hilum, 6.6 if side < 0 else 6.0, name_radius]))
         inside = (depth_mm > 4.0) & (side * x > 0)
         heading = hilum - carina
         heading /= np.linalg.norm(heading)
-        bronchi = grow(_cloud(rng, raster, inside, ends), hilum, heading, name_radius, 2.75, 0.42)
+        bronchi = grow(_cloud(rng, raster, inside, ends), hilum, heading, name_radius, 2.85, 0.42)
         shown = bronchi[:, 7] > SMALLEST_LUMEN_MM
         lumina.append(bronchi[shown, :8])
         wall = bronchi[shown, :8].copy()
         wall[:, 6:] = wall[:, 6:] * 1.16 + 0.45
         walls.append(wall)
         arteries = bronchi[:, :8].copy()
-        arteries[:, 6:] = arteries[:, 6:] ** 1.16 * 0.86
+        arteries[:, 6:] = 0.16 + 0.98 * arteries[:, 6:]
         offset = np.array([side * 0.9, -1.35, 1.1])
         vessels.append(_accompany(arteries, offset))
         atrium = np.array([side * 22.0, 12.0, shape.carina_z - 44.0])
-        outlet = atrium + [side * 22.0, -4.0, 2.0]
-        veins = grow(_cloud(rng, raster, inside, ends), outlet, np.array([side, 0.0, 0.0]), 6.0, 2.45, 0.42)
+        outlet = np.add(atrium, [side * 22.0, -4.0, 2.0])
+        veins = grow(_cloud(rng, raster, inside, ends), outlet, np.array([side, 0.0, 0.0]), 6.0, 2.75, 0.42)
         vessels.append(veins[:, :8])
         vessels.append(np.hstack([atrium, outlet, 7.0, 6.0])[None])
     tracheal = np.vstack(trunk)

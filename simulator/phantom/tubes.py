@@ -127,8 +127,13 @@ def composite(hu: NDArray[np.float32], coverage: NDArray[np.uint8], value_hu: fl
                     coverage[k, j, i] = 0
 
 
-def paint(hu: NDArray[np.float32], frame: Frame, tubes: NDArray[np.float64], value_hu: float,
-          scratch: NDArray[np.uint8]) -> None:
+def paint(
+    hu: NDArray[np.float32],
+    frame: Frame,
+    tubes: NDArray[np.float64],
+    value_hu: float,
+    scratch: NDArray[np.uint8],
+) -> None:
     """Paint tubes (chest frame) of one tissue; `scratch` is a zeroed buffer of the volume's shape."""
     if len(tubes):
         paint_coverage(scratch, np.ascontiguousarray(tubes), frame.to_mm, frame.to_index)
