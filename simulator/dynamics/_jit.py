@@ -7,13 +7,14 @@ or fused sums differ between processors and could decide where a voxel goes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from numba import njit
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile `function` in nopython mode, cached, without the GIL and without fastmath.
 
-def kernel(function: Function) -> Function:
-    """Compile `function` in nopython mode, cached, without the GIL and without fastmath."""
-    return cast(Function, njit(cache=True, nogil=True, error_model="numpy")(function))
+    Typed loosely: Numba specialises by argument, and unsigned results reach Python as plain integers.
+    """
+    return cast(Callable[..., Any], njit(cache=True, nogil=True, error_model="numpy")(function))

@@ -24,7 +24,7 @@ _SNAP = 2.0**-14  # in bins: float32 signals that mean an edge (whole HU often d
 
 def bin_centres() -> NDArray[np.float64]:
     """Signal at the centre of every bin, shape (130,), float64."""
-    return (np.arange(N_BINS) - N_BELOW + 0.5) / _PER_UNIT
+    return np.asarray((np.arange(N_BINS) - N_BELOW + 0.5) / _PER_UNIT, dtype=np.float64)
 
 
 def to_state(signal: ArrayLike) -> tuple[NDArray[np.int16], NDArray[np.float32]]:

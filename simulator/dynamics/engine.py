@@ -50,6 +50,7 @@ from simulator.dynamics.ranking import (
     SCORE_LEVELS,
     bonus_table,
     destination_of,
+    noise_width,
     plan_moves,
     score_voxels,
 )
@@ -88,34 +89,68 @@ def draw_moves(
 def _insert_newborns(
     chosen: NDArray[np.int32],
     number: int,
-    births_left: NDArray[np.int64],
-    total_left: int,
     n: int,
     voxels: NDArray[np.int32],
     bins: NDArray[np.uint8],
     offsets: NDArray[np.float32],
     born: NDArray[np.uint8],
-    counts: NDArray[np.int64],
-    seed: np.uint64,
-    transition: int,
+    key: np.uint64,
 ) -> None:
-    """Give the chosen voxels their bins (drawn from what is left to place) and offsets."""
-    bin_key = stream_key(seed, PURPOSE_BIRTH_BIN, transition)
-    offset_key = stream_key(seed, PURPOSE_OFFSET, transition)
+    """Append the chosen voxels, for now in bin 0: newborns enter below 0, so they count as GGO."""
     for i in range(number):
         v = chosen[i]
-        place = draw_below(bin_key, np.uint64(v), total_left)
-        d = 1
-        while place >= births_left[d]:
-            place -= births_left[d]
-            d += 1
-        births_left[d] -= 1
-        total_left -= 1
-        counts[d - 1] += 1
         voxels[n + i] = v
-        bins[n + i] = d - 1
-        offsets[n + i] = draw_fraction(offset_key, np.uint64(v))
+        bins[n + i] = 0
+        offsets[n + i] = draw_fraction(key, np.uint64(v))
         born[n + i] = 1
+
+
+@kernel
+def _drop_unplaced(births: NDArray[np.int64], unplaced: int, key: np.uint64) -> None:
+    """Take births that found no voxel out of the numbers per bin, each birth with the same chance."""
+    total = np.int64(0)
+    for d in range(1, births.shape[0]):
+        total += births[d]
+    for i in range(unplaced):
+        place = draw_below(key, np.uint64(i), total)
+        d = 1
+        while place >= births[d]:
+            place -= births[d]
+            d += 1
+        births[d] -= 1
+        total -= 1
+
+
+@kernel
+def _give_bins(
+    first: int,
+    last: int,
+    voxels: NDArray[np.int32],
+    bins: NDArray[np.uint8],
+    scores: NDArray[np.uint16],
+    plan: NDArray[np.int32],
+    shared_destination: NDArray[np.int16],
+    shared_left: NDArray[np.int32],
+    key: np.uint64,
+    dims: NDArray[np.int64],
+    steps: NDArray[np.int64],
+    weights: NDArray[np.int64],
+    status: NDArray[np.uint8],
+    ggo_weight: NDArray[np.uint16],
+    above: NDArray[np.uint8],
+    frontier: NDArray[np.int32],
+    n_frontier: int,
+) -> int:
+    """Give newborns their bins at the end of the jump, by rank; return the frontier's length."""
+    for i in range(first, last):
+        v = np.int64(voxels[i])
+        d = destination_of(np.int64(plan[0, scores[i]]), v, key, shared_destination, shared_left)
+        bins[i] = d - 1
+        if d - 1 >= N_BELOW:
+            n_frontier = add_to_neighbours(
+                v, -1, 1, dims, steps, weights, status, ggo_weight, above, frontier, n_frontier
+            )
+    return n_frontier
 
 
 @kernel
@@ -209,6 +244,8 @@ class _Run:
         self.steps = lattice_steps(state.spacing_mm, controls.correlation_mm)
         self.keys = field_keys(self.seed)
         self.levels = np.zeros((N_BINS, SCORE_LEVELS), np.int32)
+        self.birth_levels = np.zeros((1, SCORE_LEVELS), np.int32)
+        self.no_bonus = np.zeros(27, np.int64)
         self.shared_destination = np.zeros(MAX_SHARED, np.int16)
         self.shared_left = np.zeros(MAX_SHARED, np.int32)
         self.scores = np.zeros(state._voxel.size, np.uint16)
@@ -241,12 +278,18 @@ class _Run:
         if self.chosen.size < wanted:
             self.chosen = np.zeros(2 * wanted, state._kind)
         n_old = state.n
-        counts = moves[:, 1:].sum(axis=0)
         # Births see the lesion as it was before the moves; they take part from the next jump on.
-        placed = self.place(state, births, wanted, counts) if wanted else 0
+        placed = self.place(state, wanted) if wanted else 0
         report.births += placed
         report.unplaced += wanted - placed
-        self.move(state, moves, n_old)
+        if wanted > placed:
+            _drop_unplaced(births, wanted - placed, _key(self.seed, PURPOSE_BIRTH_BIN, when))
+        noise = noise_width(steps)
+        if placed:
+            self.rank_newborns(state, births, n_old, noise)
+        self.move(state, moves, n_old, noise)
+        counts = moves[:, 1:].sum(axis=0)
+        counts += births[1:]
         report.recovered += recoveries
         state._counts = counts
         report.saturated = int(counts[N_BINS - 1])
@@ -254,9 +297,7 @@ class _Run:
         report.transitions += steps
         state.transition += steps
 
-    def place(
-        self, state: LesionState, births: NDArray[np.int64], wanted: int, counts: NDArray[np.int64]
-    ) -> int:
+    def place(self, state: LesionState, wanted: int) -> int:
         """Place births in rounds; return how many found a voxel."""
         when = state.transition
         placed = 0
@@ -274,7 +315,7 @@ class _Run:
             )  # fmt: skip
             seed_counter = np.uint64(following)
             state.report.seeded += found
-            self.infect(state, found, births, wanted - placed, counts)
+            self.infect(state, found)
             placed += found
         while placed < wanted:
             state._n_frontier = gather_frontier(
@@ -297,19 +338,17 @@ class _Run:
                     state._status, self.chosen, place_key, counter,
                 )  # fmt: skip
                 counter = np.uint64(following)
-            self.infect(state, found, births, wanted - placed, counts)
+            self.infect(state, found)
             placed += found
         return placed
 
-    def infect(
-        self, state: LesionState, number: int, births: NDArray[np.int64], left: int, counts: NDArray[np.int64]
-    ) -> None:
+    def infect(self, state: LesionState, number: int) -> None:
         """Apply a round: the first `number` chosen voxels become infected."""
         if number == 0:
             return
         _insert_newborns(
-            self.chosen, number, births, left, state.n, state._voxel, state._bin, state._offset,
-            state._born, counts, self.seed, state.transition,
+            self.chosen, number, state.n, state._voxel, state._bin, state._offset, state._born,
+            _key(self.seed, PURPOSE_OFFSET, state.transition),
         )  # fmt: skip
         state._n_frontier = enter_neighbourhoods(
             state._voxel, state._bin, state.n, state.n + number, N_BELOW, state._dims, state._steps,
@@ -319,13 +358,32 @@ class _Run:
         self.fill(state, state.n, state.n + number)
         state.n += number
 
-    def move(self, state: LesionState, moves: NDArray[np.int64], n_old: int) -> None:
+    def rank_newborns(
+        self, state: LesionState, births: NDArray[np.int64], n_old: int, noise: int
+    ) -> None:
+        """Give this jump's newborns their final bins: where the field is high they enter higher."""
+        noise_key = _key(self.seed, PURPOSE_SCORE_NOISE, state.transition)
+        score_voxels(
+            state._voxel, state._bin, state._field, state._above, self.no_bonus, n_old, state.n, noise,
+            noise_key, self.scores, self.birth_levels,
+        )  # fmt: skip
+        births[0] = 0
+        plan_moves(self.birth_levels, births[None, :], self.shared_destination, self.shared_left)
+        state._n_frontier = _give_bins(
+            n_old, state.n, state._voxel, state._bin, self.scores, self.birth_levels,
+            self.shared_destination, self.shared_left,
+            _key(self.seed, PURPOSE_SCORE_TIE, state.transition), state._dims, state._steps,
+            state._weights, state._status, state._ggo_weight, state._above, state._frontier,
+            state._n_frontier,
+        )  # fmt: skip
+
+    def move(self, state: LesionState, moves: NDArray[np.int64], n_old: int, noise: int) -> None:
         """Move the voxels that were there before the births."""
         noise_key = _key(self.seed, PURPOSE_SCORE_NOISE, state.transition)
         tie_key = _key(self.seed, PURPOSE_SCORE_TIE, state.transition)
         score_voxels(
-            state._voxel, state._bin, state._field, state._above, self.bonus, n_old, noise_key,
-            self.scores, self.levels,
+            state._voxel, state._bin, state._field, state._above, self.bonus, 0, n_old, noise,
+            noise_key, self.scores, self.levels,
         )  # fmt: skip
         plan_moves(self.levels, moves, self.shared_destination, self.shared_left)
         state.n, state._n_frontier, state._n_gone = _apply_moves(

@@ -24,7 +24,7 @@ def exact_exp(x: float) -> float:
         return 0.0
     if x > 700.0:
         x = 700.0
-    k = int(math.floor(x * _LOG2_E + 0.5))
+    k = math.floor(x * _LOG2_E + 0.5)
     r = (x - k * _LN2_HIGH) - k * _LN2_LOW
     total = 1.0
     for i in range(14, 0, -1):

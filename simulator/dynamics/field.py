@@ -28,7 +28,7 @@ def lattice_steps(spacing_mm: tuple[float, float, float], correlation_mm: float)
     if correlation_mm <= 0.0:
         return np.zeros(3, np.int64)
     pitch = PITCH_PER_CORRELATION * correlation_mm
-    return np.array([int(round(s / pitch * _ONE)) for s in spacing_mm], dtype=np.int64)
+    return np.array([round(s / pitch * _ONE) for s in spacing_mm], dtype=np.int64)
 
 
 @kernel

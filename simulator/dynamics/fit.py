@@ -203,7 +203,7 @@ def _report(problem: _Problem, x: Vector, converged: bool, costs: list[float]) -
     stuck, free = fit_space.at_bound(x)
     goodness = goodness_of_fit(problem.after, fitted, v, int(free.sum()))
     weights = np.ones(N_BINS) if problem.loss == "l2" else 1.0 / (fitted + _FLOOR)
-    free[1] = free[2] = True  # phi and epsilon have ranges, not limits of taste: their doubt counts at the edge too
+    free[1] = free[2] = True  # phi and epsilon have natural ranges: their doubt counts at the edge too
     covariance, silent = estimate_covariance(
         tangents, weights, v, free, fit_space.jacobian(x), max(1.0, goodness["reduced_chi_square"])
     )

@@ -65,7 +65,7 @@ def draw64(key: np.uint64, counter: np.uint64) -> np.uint64:
 
 
 @kernel
-def draw_below(key: np.uint64, counter: np.uint64, bound: int) -> int:
+def draw_below(key: np.uint64, counter: np.uint64, bound: int) -> np.int64:
     """An integer in [0, bound); bias at most bound / 2**64."""
     return np.int64(draw64(key, counter) % np.uint64(bound))
 
@@ -77,7 +77,7 @@ def draw_fraction(key: np.uint64, counter: np.uint64) -> np.float32:
 
 
 @kernel
-def popcount64(x: np.uint64) -> int:
+def popcount64(x: np.uint64) -> np.int64:
     """Number of set bits."""
     x = x - ((x >> _S1) & _M1)
     x = (x & _M2) + ((x >> _S2) & _M2)

@@ -24,7 +24,8 @@ class PairFit:
     ----------
     parameters : TransitionParameters
     standard_errors : dict of float
-        By parameter name; NaN when held at a bound (phi and epsilon never are), infinite where the data say nothing.
+        By parameter name; NaN when held at a bound (phi and epsilon never are), infinite where the data
+        say nothing.
     correlations, covariance : float64, shape (8, 8)
         Of the estimates, order of `PARAMETER_NAMES`; NaN where there is no error.
     n_transitions : int

@@ -125,7 +125,8 @@ class TransitionParameters:
             raise ParameterError(
                 "W has the wrong number of values", got=array.shape, expected=f"({len(PARAMETER_NAMES)},)"
             )
-        return cls(*(float(value) for value in array), float(reference_ggo_voxels))
+        named = {name: float(value) for name, value in zip(PARAMETER_NAMES, array, strict=True)}
+        return cls(reference_ggo_voxels=float(reference_ggo_voxels), **named)
 
     def to_json(self) -> dict[str, float]:
         """Plain dictionary of the eight values and G_ref."""

@@ -33,7 +33,7 @@ def weight_table(total_weight: int, gamma: float) -> NDArray[np.int64]:
     table = np.zeros(total_weight + 1, np.int64)
     for w in range(1, total_weight + 1):
         value = np.int64(_TABLE_SCALE * exact_power(w / total_weight, gamma) + 0.5)
-        table[w] = max(value, 1)
+        table[w] = value if value > 1 else 1
     return table
 
 

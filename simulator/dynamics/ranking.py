@@ -23,6 +23,15 @@ _NOISE_SHIFT = np.uint64(55)
 MAX_SHARED = 3 * N_BINS * N_DESTINATIONS  # upper bound on entries of the table of shared levels
 
 
+def noise_width(steps: int) -> int:
+    """Width of the noise in a jump: 512 stepwise, falling with the square root of the jump's length.
+
+    Over n single steps the field acts n times in the same direction while the noise averages out; a jump of
+    n does the same at once.
+    """
+    return max(int(NOISE_LEVELS / np.sqrt(steps) + 0.5), 1)
+
+
 def bonus_table(strength: float) -> NDArray[np.int64]:
     """Score bonus by number of neighbours above 0 (0..26) for a clustering strength 0..1."""
     return np.array([int(strength * (BONUS_LEVELS - 1) * n / 26 + 0.5) for n in range(27)], np.int64)
@@ -35,20 +44,27 @@ def score_voxels(
     field: NDArray[np.uint16],
     above: NDArray[np.uint8],
     bonus: NDArray[np.int64],
-    n: int,
+    first: int,
+    last: int,
+    noise: int,
     key: np.uint64,
     scores: NDArray[np.uint16],
     levels: NDArray[np.int32],
 ) -> None:
-    """Fill the score of slots 0..n-1 and the number of voxels per (bin, score)."""
+    """Fill the score of slots first..last-1 and the number of voxels per (bin, score).
+
+    The score is field + noise (0 .. noise - 1) + bonus. A table with one row counts all voxels together.
+    """
     levels[:] = 0
     clustering = bonus[26] > 0
-    for i in range(n):
-        score = np.int64(field[i]) + np.int64(draw64(key, np.uint64(voxels[i])) >> _NOISE_SHIFT)
+    together = levels.shape[0] == 1
+    for i in range(first, last):
+        random = np.int64(draw64(key, np.uint64(voxels[i])) >> _NOISE_SHIFT)
+        score = np.int64(field[i]) + (random * noise >> 9)
         if clustering:
             score += bonus[above[voxels[i]]]
         scores[i] = score
-        levels[bins[i], score] += 1
+        levels[0 if together else bins[i], score] += 1
 
 
 @kernel
@@ -65,7 +81,7 @@ def plan_moves(
     entries after it hold the destinations and how many each takes.
     """
     used = 0
-    for k in range(N_BINS):
+    for k in range(levels.shape[0]):
         d = 0
         room = moves[k, 0]
         for score in range(levels.shape[1]):
@@ -102,10 +118,10 @@ def destination_of(
     key: np.uint64,
     shared_destination: NDArray[np.int16],
     shared_left: NDArray[np.int32],
-) -> int:
+) -> np.int64:
     """Destination for a plan's code; a shared level gives one of its remaining places at random."""
     if code >= 0:
-        return code
+        return np.int64(code)
     head = -code - 1
     place = draw_below(key, np.uint64(voxel), np.int64(shared_left[head]))
     shared_left[head] -= 1

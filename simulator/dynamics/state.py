@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +52,7 @@ class LesionState:
         self.report = RunReport()
         self._source = source
         self.n = index.size
-        kind = np.int32 if source.size <= np.iinfo(np.int32).max else np.int64
+        kind: Any = np.int32 if source.size <= np.iinfo(np.int32).max else np.int64
         self._kind = kind
         self._status = susceptible.reshape(-1).astype(np.uint8)  # FREE is 1
         self._status[index] = INFECTED | ANNOTATED
@@ -191,7 +192,7 @@ class LesionState:
                 setattr(self, name, _grown(getattr(self, name), size))
 
 
-def _grown(array: NDArray[np.generic], size: int) -> NDArray[np.generic]:
+def _grown(array: NDArray[Any], size: int) -> NDArray[Any]:
     result = np.zeros(size, array.dtype)
     result[: array.size] = array
     return result
