@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from standard_space.errors import UsageError
+from standard_space.version import lungcast_version
 
 
 @contextmanager
@@ -62,14 +63,23 @@ def sha256_of(path: str | Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def prepare_output_folder(folder: str | Path, *, force: bool = False, option: str = "--force") -> Path:
-    """Make an output folder; refuse one that already holds something unless `force`, which empties it.
+def prepare_output_folder(folder: str | Path, kind: str, *, force: bool = False) -> Path:
+    """Make an output folder and mark it as lungcast's own.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Made when missing.
+    kind : str
+        What it will hold; see `write_mark`.
+    force : bool
+        Empty a folder that lungcast wrote before.
 
     Raises
     ------
     UsageError
-        When the path is a file, or a folder that is not empty and `force` is not given, or when `force` would
-        empty a folder that holds what lungcast does not recognise as its own (no `lungcast.json` mark).
+        When the path is a file; when the folder is not empty and `force` is not given; or when `force` would
+        empty a folder that lungcast did not make.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -79,17 +89,18 @@ def prepare_output_folder(folder: str | Path, *, force: bool = False, option: st
             raise UsageError(
                 "the output folder is not empty",
                 where=folder,
-                remedy=f"choose another or pass {option} to replace it",
+                remedy="choose another or pass --force to replace it",
             )
         if not (folder / MARK).exists():
             raise UsageError(
-                f"{option} only empties folders that lungcast made (this one has no {MARK})",
+                f"--force only empties folders that lungcast made (this one has no {MARK})",
                 where=folder,
                 remedy="choose another folder or empty this one yourself",
             )
         for entry in folder.iterdir():
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
     folder.mkdir(parents=True, exist_ok=True)
+    write_mark(folder, kind, {"lungcast_version": lungcast_version(), "complete": False})
     return folder
 
 
@@ -98,7 +109,7 @@ MARK = "lungcast.json"
 
 
 def write_mark(folder: str | Path, kind: str, provenance: dict[str, Any]) -> None:
-    """Say what a folder is: `kind` is one of cohort, augmented, model, phantom, simulation, demo."""
+    """Say what a folder is: cohort, augmented, model, phantom, simulation, segmentation or demo."""
     write_json(Path(folder) / MARK, {"lungcast": kind, "provenance": provenance})
 
 

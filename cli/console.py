@@ -1,0 +1,193 @@
+"""What every command shares: one-sentence errors, progress bars, notes, summaries."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from standard_space.errors import LungcastError, UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SHOW_AFTER_SECONDS = 1.0
+
+
+class _Failure(click.ClickException):
+    """A mistake told in one sentence, with its exit code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(" ".join(message.split()))
+        self.exit_code = exit_code
+
+
+class LungcastGroup(click.Group):
+    """A group whose commands answer a user's mistake with one sentence and an exit code, never a traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except LungcastError as error:
+            raise _Failure(str(error), error.exit_code) from None
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise _Failure(f"{where}{error.strerror or error}", 1) from None
+        except MemoryError:
+            raise _Failure("out of memory; use a smaller --grid", 1) from None
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Suggest the nearest command for a misspelt one."""
+        import difflib
+
+        if args and self.get_command(context, args[0]) is None:
+            near = difflib.get_close_matches(args[0], self.list_commands(context), n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            context.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(context, args)
+
+
+class Console:
+    """Progress to the terminal's error stream, results to standard output."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+
+    @contextmanager
+    def progress(self, label: str) -> Iterator[Callable[[str, int, int], None]]:
+        """A progress callable that draws a bar with time left; silent when quiet or not on a terminal."""
+        bar = _Bar(label, shown=not self.quiet and sys.stderr.isatty())
+        try:
+            yield bar
+        finally:
+            bar.close()
+
+    def say(self, text: str = "") -> None:
+        """Print a line of the result, unless quiet."""
+        if not self.quiet:
+            click.echo(text)
+
+    def note(self, text: str) -> None:
+        """Say what a user should know, on the error stream."""
+        if not self.quiet:
+            click.echo(f"note: {text}", err=True)
+
+    def problem(self, text: str) -> None:
+        """Say what went wrong with a part of the work, on the error stream, quiet or not."""
+        click.echo(f"problem: {' '.join(text.split())}", err=True)
+
+    def wrote(self, what: Mapping[str, str | Path]) -> None:
+        """The summary at the end: what was written where."""
+        width = max(len(name) for name in what)
+        for name, path in what.items():
+            self.say(f"  {name:<{width}}  {path}")
+
+    def finish(self, failures: Mapping[str, str], notes: Mapping[str, Sequence[str]] | None = None) -> None:
+        """Name notes and failures; exit with code 1 when anything failed."""
+        for name, lines in (notes or {}).items():
+            for line in lines:
+                self.note(f"{name}: {line}")
+        for name, text in failures.items():
+            self.problem(text if text.startswith(name) or name in text else f"{name}: {text}")
+        if failures:
+            click.echo(f"{len(failures)} failed; the rest was completed", err=True)
+            raise click.exceptions.Exit(1)
+
+
+class _Bar:
+    """click's progress bar behind a `progress(item, done, total)` callable; drawn once a second has passed."""
+
+    def __init__(self, label: str, shown: bool) -> None:
+        self._label, self._shown = label, shown
+        self._bar: Any = None
+        self._total, self._done = -1, 0
+        self._item = ""
+        self._begun = time.monotonic()
+
+    def __call__(self, item: str, done: int, total: int) -> None:
+        if not self._shown or total <= 0:
+            return
+        if (
+            self._bar is None
+            and done < total
+            and time.monotonic() - self._begun < _SHOW_AFTER_SECONDS
+            and done
+        ):
+            return
+        if self._bar is None or total != self._total or done < self._done:
+            self.close()
+            self._bar = click.progressbar(
+                length=total,
+                label=self._label,
+                file=sys.stderr,
+                show_pos=True,
+                item_show_func=lambda _: self._item,
+            )
+            self._bar.__enter__()
+            self._total, self._done = total, 0
+        self._item = item
+        self._bar.update(done - self._done, current_item=item)
+        self._bar.render_progress()
+        self._done = done
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+            self._bar = None
+
+
+def shared_options(command: F) -> F:
+    """Add `--quiet` and hand the command a `Console`."""
+
+    @click.option("--quiet", "-q", is_flag=True, help="Say nothing but problems.")
+    @functools.wraps(command)
+    def wrapped(*args: Any, quiet: bool, **kwargs: Any) -> Any:
+        return command(Console(quiet), *args, **kwargs)
+
+    return wrapped  # type: ignore[return-value]
+
+
+force_option = click.option("--force", is_flag=True, help="Replace what lungcast wrote there before.")
+
+
+def example(text: str) -> str:
+    """The example at the end of a command's help, kept on its own lines."""
+    return f"\b\nExample:\n  {text}"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Aligned columns, the first to the left, the others to the right; the first row is the header."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if not column else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def parse_window(text: str | None) -> tuple[float, float] | None:
+    """Level and width from "-600,1600".
+
+    Raises
+    ------
+    UsageError
+        When it is not two numbers.
+    """
+    if text is None:
+        return None
+    parts = text.split(",")
+    try:
+        level, width = (float(part) for part in parts)
+    except ValueError:
+        raise UsageError("the window is not LEVEL,WIDTH", got=text, expected="-600,1600") from None
+    return level, width

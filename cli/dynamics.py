@@ -1,0 +1,267 @@
+"""Commands of the dynamics: fit, simulate, augment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.console import Console, example, force_option, shared_options, table
+
+if TYPE_CHECKING:
+    from simulator.dynamics.engine import Controls
+    from simulator.fits import CohortFits
+
+FILE = click.Path(path_type=Path)
+
+
+def _controls(spread: float, seeded_share: float, clustering: float, correlation_mm: float) -> Controls:
+    from simulator.dynamics.engine import Controls
+    from simulator.dynamics.errors import ParameterError
+    from standard_space.errors import UsageError
+
+    try:
+        return Controls(spread, seeded_share, clustering, correlation_mm)
+    except ParameterError as error:
+        raise UsageError(str(error)) from None
+
+
+def _morphology(command):  # type: ignore[no-untyped-def]
+    for option in (
+        click.option(
+            "--correlation-mm", default=4.0, show_default=True, help="Scale of the texture; 0 is off."
+        ),
+        click.option(
+            "--clustering", default=0.5, show_default=True, help="How clustered consolidation grows, 0..1."
+        ),
+        click.option(
+            "--seeded-share", default=0.0, show_default=True, help="Share of births away from lesions, 0..1."
+        ),
+        click.option(
+            "--spread", default=1.0, show_default=True, help="0 ragged and widespread ... 8 compact (gamma)."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _fit_rows(fits: CohortFits) -> list[list[str]]:
+    rows = [
+        ["pair", "days", "births/day ml", "absorption", "GGO growth", "conversion", "consol. growth", "chi2"]
+    ]
+    for stored in fits.fits:
+        w = stored.fit.parameters
+        births_ml = stored.fit.derived["births_per_transition"] * 100 * stored.voxel_volume_ml
+        rows.append(
+            [
+                stored.name,
+                f"{stored.transitions / 100:g}",
+                f"{births_ml:.2f}",
+                f"{w.absorption_rate:.3f}",
+                f"{w.ggo_growth_rate:.3f}",
+                f"{w.conversion_probability:.3f}",
+                f"{w.consolidation_growth_rate:.3f}",
+                f"{stored.fit.goodness['reduced_chi_square']:.1f}",
+            ]
+        )
+    return rows
+
+
+@click.command(epilog=example("lungcast fit cohort --json fits.json --figures figures"))
+@click.argument("cohort", type=FILE)
+@click.option("--json", "json_path", type=FILE, required=True, help="Where to store the fits.")
+@click.option("--figures", type=FILE, help="Folder for one figure per pair.")
+@click.option(
+    "--loss",
+    type=click.Choice(["l2", "poisson"]),
+    default="l2",
+    show_default=True,
+    help="L2 in absolute counts (the paper's), or the Poisson likelihood.",
+)
+@shared_options
+def fit(console: Console, cohort: Path, json_path: Path, figures: Path | None, loss: str) -> None:
+    """Fit the eight transition parameters of every adjacent pair of scans in COHORT.
+
+    A patient's first scan is paired with Y_t0, three days earlier, so one scan is enough.
+    """
+    from simulator.figures import fit_figure, save_figure
+    from simulator.fits import fit_cohort
+    from standard_space.cohort import Cohort
+
+    opened = Cohort.open(cohort)
+    with console.progress("fit") as progress:
+        fits = fit_cohort(opened, loss=loss, progress=progress)
+    fits.save(json_path)
+    written: dict[str, str | Path] = {"fits": json_path}
+    for stored in fits.fits:
+        for line in stored.fit.notes:
+            console.note(f"{stored.name}: {line}")
+        clamped = stored.clamped_low + stored.clamped_high
+        if clamped:
+            console.note(
+                f"{stored.name}: {stored.clamped_low} infected voxels below -0.15 and {stored.clamped_high} at "
+                "or above 0.5 were counted in the end bins"
+            )
+        if stored.lung_volume_ratio is not None and abs(stored.lung_volume_ratio - 1) > 0.05:
+            console.note(
+                f"{stored.name}: the lungs changed to {stored.lung_volume_ratio:.0%} of their volume "
+                "(another breath?), which counts as change of the infection"
+            )
+    if figures is not None:
+        with console.progress("figures") as progress:
+            for done, stored in enumerate(fits.fits):
+                progress(stored.name, done, len(fits.fits))
+                name = f"{stored.patient}_{stored.from_scan}_{stored.to_scan}.png"
+                save_figure(fit_figure(stored), figures / name)
+        written["figures"] = figures
+    if fits.fits:
+        console.say(table(_fit_rows(fits)))
+    console.say(f"{len(fits.fits)} pairs fitted:")
+    console.wrote(written)
+    console.finish(fits.failures, {name: [text] for name, text in fits.skipped.items()})
+
+
+@click.command(
+    epilog=example("lungcast simulate cohort --patient p1 --scan s2 --days 3 --every 0.5 --seed 1 out")
+)
+@click.argument("cohort", type=FILE)
+@click.argument("out", type=FILE)
+@click.option("--patient", required=True, help="Patient, as in the manifest.")
+@click.option("--scan", required=True, help="Scan to start from.")
+@click.option("--days", default=3.0, show_default=True, help="How far to play on, days.")
+@click.option("--every", default=0.5, show_default=True, help="Time between written scans, days.")
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same files.")
+@click.option(
+    "--fits", "fits_path", type=FILE, help="Stored fits; else the patient is fitted, and that is stored."
+)
+@click.option("--seeds", type=int, help="Start from this many new seeds instead of the annotation.")
+@click.option(
+    "--where",
+    type=click.Choice(["subpleural", "anywhere"]),
+    default="subpleural",
+    show_default=True,
+    help="Where seeds are placed.",
+)
+@click.option("--jump", default=10, show_default=True, help="Transitions (1/100 day) drawn at once.")
+@click.option(
+    "--consolidation-hu", default=-200.0, show_default=True, help="Clinical cut to consolidation, HU."
+)
+@_morphology
+@force_option
+@shared_options
+def simulate(
+    console: Console,
+    cohort: Path,
+    out: Path,
+    patient: str,
+    scan: str,
+    days: float,
+    every: float,
+    seed: int,
+    fits_path: Path | None,
+    seeds: int | None,
+    where: str,
+    jump: int,
+    consolidation_hu: float,
+    spread: float,
+    seeded_share: float,
+    clustering: float,
+    correlation_mm: float,
+    force: bool,
+) -> None:
+    """Play the infection of one scan on: a NIfTI series on the scan's own grid, volumes as CSV, a film.
+
+    With --seeds the infection starts anew, with a documented default dynamics, in any scan, annotated or not.
+    """
+    from simulator.simulation import simulate_scan
+    from standard_space.cohort import Cohort
+    from standard_space.files import prepare_output_folder
+
+    controls = _controls(spread, seeded_share, clustering, correlation_mm)
+    opened = Cohort.open(cohort)
+    entry = opened.find(patient, scan)
+    prepare_output_folder(out, "simulation", force=force)
+    with console.progress("simulate") as progress:
+        rows, notes = simulate_scan(
+            opened,
+            entry,
+            out,
+            days=days,
+            every=every,
+            seed=seed,
+            fits_path=fits_path,
+            seeds=seeds,
+            where="subpleural" if where == "subpleural" else "anywhere",
+            jump=jump,
+            controls=controls,
+            consolidation_hu=consolidation_hu,
+            progress_to=progress,
+        )
+    for line in notes:
+        console.note(line)
+    shown = [["day", "infected ml", "GGO ml", "consolidation ml"]]
+    shown += [
+        [f"{row['day']:.2f}", *(f"{row[key]:.2f}" for key in ("infected_ml", "ggo_ml", "consolidation_ml"))]
+        for row in rows
+    ]
+    console.say(table(shown))
+    console.say(f"GGO and consolidation by the clinical cut at {consolidation_hu:g} HU. {len(rows)} scans:")
+    console.wrote({"series": out, "volumes": out / "volumes.csv", "film": out / "progression.gif"})
+
+
+@click.command(epilog=example("lungcast augment cohort augmented --fits fits.json --ratio 200% --seed 0"))
+@click.argument("cohort", type=FILE)
+@click.argument("augmented", metavar="AUG", type=FILE)
+@click.option(
+    "--fits", "fits_path", type=FILE, help="Stored fits; else they are made once and stored in AUG."
+)
+@click.option(
+    "--ratio", default="200%", show_default=True, help="Synthetic scans per scan: 200%, 50% or 1.5."
+)
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same files.")
+@click.option("--jump", default=10, show_default=True, help="Transitions (1/100 day) drawn at once.")
+@_morphology
+@force_option
+@shared_options
+def augment(
+    console: Console,
+    cohort: Path,
+    augmented: Path,
+    fits_path: Path | None,
+    ratio: str,
+    seed: int,
+    jump: int,
+    spread: float,
+    seeded_share: float,
+    clustering: float,
+    correlation_mm: float,
+    force: bool,
+) -> None:
+    """Write new annotated scans AUG: every scan of COHORT played on by its fitted dynamics.
+
+    A run that was interrupted is completed by running it again.
+    """
+    from simulator.augmentation import (
+        AugmentationSettings,
+        augment_cohort,
+        check_fits_belong,
+        fits_for,
+        parse_ratio,
+        prepare_folder,
+    )
+    from standard_space.cohort import Cohort
+
+    controls = _controls(spread, seeded_share, clustering, correlation_mm)
+    settings = AugmentationSettings(parse_ratio(ratio), seed, jump, controls)
+    opened = Cohort.open(cohort)
+    prepare_folder(augmented, opened, settings, force=force)
+    with console.progress("fit") as progress:
+        fits = fits_for(opened, fits_path, augmented, progress=progress)
+    check_fits_belong(fits, opened)
+    with console.progress("augment") as progress:
+        outcome = augment_cohort(opened, augmented, fits, settings, progress=progress)
+    observed = sum(not entry.synthetic for entry in opened.entries)
+    console.say(f"{len(outcome.entries)} synthetic scans of {observed} scans at {settings.ratio:.0%}:")
+    console.wrote({"augmented": augmented, "fits": fits_path or augmented / "fits.json"})
+    console.finish(outcome.failures, outcome.notes)

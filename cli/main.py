@@ -1,0 +1,42 @@
+"""`lungcast`: the group of all commands.
+
+Modules of the commands import only click at the top; what a command needs is imported when it runs, so that
+`lungcast --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import click
+
+from cli.console import LungcastGroup
+from cli.data import embed, info, phantom
+from cli.demo import demo
+from cli.dynamics import augment, fit, simulate
+from cli.network import evaluate, segment, train
+from standard_space.version import lungcast_version
+
+
+@click.group(cls=LungcastGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(lungcast_version(), prog_name="lungcast")
+def main() -> None:
+    """Fit how a lung infection moves between CT scans, play it on, train a three-way segmenter.
+
+    For research, not for diagnosis. Exit codes: 0 done, 1 failed or partly failed, 2 wrong use.
+
+    \b
+    The road, in order:
+      lungcast phantom DATA                     a cohort to try things on
+      lungcast embed MANIFEST COHORT            scans into the standard space
+      lungcast fit COHORT --json fits.json      eight parameters per pair of scans
+      lungcast augment COHORT AUG --ratio 200%  new annotated scans
+      lungcast train COHORT MODEL --augmented AUG
+      lungcast segment MODEL IMAGE OUT
+      lungcast evaluate MODEL COHORT --json scores.json
+    """
+
+
+for command in (demo, phantom, embed, info, fit, simulate, augment, train, segment, evaluate):
+    main.add_command(command)
+
+if __name__ == "__main__":
+    main()

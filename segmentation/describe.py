@@ -1,0 +1,83 @@
+"""What any file or folder written by lungcast is, with its provenance."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from segmentation.model import MODEL_FILE, ThreeWaySegmenter
+from simulator.fits import CohortFits
+from standard_space.cohort import MANIFEST, Cohort
+from standard_space.errors import UsageError
+from standard_space.files import read_mark
+from standard_space.scanfile import read_meta
+
+
+def describe(path: str | Path) -> tuple[str, dict[str, Any]]:
+    """Say in a line what a path is, and give the details as plain values.
+
+    Raises
+    ------
+    UsageError
+        When there is no such path, or lungcast did not write it.
+    LungcastError
+        When it is lungcast's but damaged.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UsageError("no such file or folder", where=path)
+    if path.is_dir():
+        return _folder(path)
+    if path.suffix == ".h5":
+        meta = read_meta(path)
+        return f"a {meta['kind']}, {meta['patient']}/{meta['scan']} on day {meta['day']:g}", meta
+    if path.suffix == ".json":
+        return _json(path)
+    raise UsageError("nothing that lungcast wrote", where=path)
+
+
+def _folder(path: Path) -> tuple[str, dict[str, Any]]:
+    mark = read_mark(path)
+    if (path / MODEL_FILE).is_file():
+        model = ThreeWaySegmenter.load(path)
+        details = json.loads((path / MODEL_FILE).read_text(encoding="utf-8"))
+        return f"a three-way segmenter for the {model.grid_size}^3 grid", details
+    if mark is None:
+        raise UsageError("nothing that lungcast wrote", where=path)
+    kind = str(mark["lungcast"])
+    if kind in ("cohort", "augmented") and (path / MANIFEST).is_file():
+        cohort = Cohort.open(path)
+        rows = [
+            {
+                "scan": e.name,
+                "day": e.day,
+                "kind": e.kind,
+                "lungs_ml": e.lungs_ml,
+                "infected_ml": e.infected_ml,
+            }
+            for e in cohort.entries
+        ]
+        return f"a {kind} folder with {len(rows)} scans", {**mark, "scans": rows}
+    return f"a {kind} folder", mark
+
+
+def _json(path: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"not readable JSON ({error})", where=path) from None
+    if not isinstance(content, dict):
+        raise UsageError("nothing that lungcast wrote", where=path)
+    if content.get("lungcast") == "fits":
+        fits = CohortFits.load(path)
+        pairs = {stored.name: stored.fit.parameters.to_json() for stored in fits.fits}
+        return f"fits of {len(pairs)} pairs, loss {fits.loss}", {
+            "lungcast_version": content["lungcast_version"],
+            "pairs": pairs,
+            "failures": fits.failures,
+            "skipped": fits.skipped,
+        }
+    if "lungcast" in content:
+        return f"the mark of a {content['lungcast']} folder", content
+    raise UsageError("nothing that lungcast wrote", where=path)

@@ -1,0 +1,198 @@
+"""Fits of a cohort: made once, stored, read by every later step (DESIGN 3)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from simulator.dynamics.errors import DynamicsError
+from simulator.dynamics.fit import PairFit, fit_pair
+from simulator.series import Observation, Pair, observe, pairs
+from standard_space.cohort import Cohort, Entry
+from standard_space.errors import DataError, LungcastError, ReadError
+from standard_space.files import write_json
+from standard_space.progress import Progress, silent
+from standard_space.version import lungcast_version
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class StoredFit:
+    """The dynamics that lead to one scan: fitted between `from_scan` ("t0" for Y_t0) and `to_scan`."""
+
+    patient: str
+    from_scan: str
+    to_scan: str
+    from_sha256: str | None
+    to_sha256: str
+    transitions: int
+    lung_volume_ratio: float | None
+    clamped_low: int
+    clamped_high: int
+    voxel_volume_ml: float
+    fit: PairFit
+
+    @property
+    def name(self) -> str:
+        """Patient and pair, for messages."""
+        return f"{self.patient} {self.from_scan}>{self.to_scan}"
+
+
+@dataclass
+class CohortFits:
+    """All fits of a cohort, and what could not be fitted (by scan) or was left out."""
+
+    grid: int
+    loss: str
+    fits: list[StoredFit] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def of(self, entry: Entry) -> StoredFit:
+        """The fit whose dynamics run on from an observed scan.
+
+        Raises
+        ------
+        DataError
+            When there is none, or it was made from another version of the scan.
+        """
+        for stored in self.fits:
+            if stored.patient == entry.patient and stored.to_scan == entry.scan:
+                if stored.to_sha256 != entry.content_sha256:
+                    raise DataError(
+                        "the fit was made from another version of this scan",
+                        where=entry.name,
+                        remedy="run `lungcast fit` again on this cohort",
+                    )
+                return stored
+        reason = self.failures.get(entry.name) or self.skipped.get(entry.name)
+        raise DataError(
+            f"there is no fit for this scan{f': {reason}' if reason else ''}",
+            where=entry.name,
+            remedy=None if reason else "run `lungcast fit` on this cohort",
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the fits as JSON, atomically."""
+        content = {
+            "lungcast": "fits",
+            "schema": SCHEMA,
+            "lungcast_version": lungcast_version(),
+            "grid": self.grid,
+            "loss": self.loss,
+            "fits": [_to_json(stored) for stored in self.fits],
+            "failures": self.failures,
+            "skipped": self.skipped,
+        }
+        write_json(path, content)
+
+    @classmethod
+    def load(cls, path: str | Path) -> CohortFits:
+        """Read stored fits.
+
+        Raises
+        ------
+        ReadError
+            When the file is missing, damaged, foreign, or of another schema version.
+        """
+        path = Path(path)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ReadError("no such fits file", where=path, remedy="make one with `lungcast fit`") from None
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ReadError(f"the fits cannot be read ({error})", where=path) from None
+        if not isinstance(content, dict) or content.get("lungcast") != "fits":
+            raise ReadError("not a lungcast fits file", where=path, remedy="make one with `lungcast fit`")
+        if content.get("schema") != SCHEMA:
+            raise ReadError(
+                "the fits have another schema version",
+                where=path,
+                got=content.get("schema"),
+                expected=SCHEMA,
+                remedy="run `lungcast fit` again",
+            )
+        try:
+            fits = [_from_json(item) for item in content["fits"]]
+            return cls(
+                int(content["grid"]),
+                str(content["loss"]),
+                fits,
+                dict(content["failures"]),
+                dict(content["skipped"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ReadError(f"the fits file is damaged ({error})", where=path) from None
+
+
+def fit_cohort(cohort: Cohort, *, loss: str = "l2", progress: Progress = silent) -> CohortFits:
+    """Fit every patient's series pair by pair, Y_t0 to the first scan included.
+
+    A scan that cannot be used is named in `failures` and leaves the patient's series; one that was never
+    annotated is named in `skipped`.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        Embedded scans.
+    loss : {"l2", "poisson"}
+        L2 in absolute counts [paper], or the Poisson likelihood.
+    """
+    groups = cohort.by_patient()
+    total = sum(len(entries) for entries in groups.values())
+    done = 0
+    result = CohortFits(grid=0, loss=loss)
+    for entries in groups.values():
+        observations: list[Observation] = []
+        for entry in entries:
+            progress(entry.name, done, total)
+            done += 1
+            if entry.synthetic:
+                continue
+            if entry.infected_ml is None:
+                result.skipped[entry.name] = "it has no infection mask"
+                continue
+            try:
+                scan = cohort.read(entry)
+                result.grid = scan.grid.size
+                observations.append(observe(scan, entry.content_sha256))
+            except LungcastError as error:
+                result.failures[entry.name] = str(error)
+        for pair, after in zip(pairs(observations), observations, strict=True):
+            earlier = {o.scan: o.content_sha256 for o in observations}.get(pair.from_scan)
+            try:
+                result.fits.append(_fit(pair, after, earlier, loss))
+            except DynamicsError as error:
+                result.failures[after.patient + "/" + after.scan] = str(error)
+    progress("done", total, total)
+    return result
+
+
+def _fit(pair: Pair, after: Observation, from_sha256: str | None, loss: str) -> StoredFit:
+    return StoredFit(
+        patient=pair.patient,
+        from_scan=pair.from_scan,
+        to_scan=pair.to_scan,
+        from_sha256=from_sha256,
+        to_sha256=after.content_sha256,
+        transitions=pair.transitions,
+        lung_volume_ratio=pair.lung_volume_ratio,
+        clamped_low=after.clamped_low,
+        clamped_high=after.clamped_high,
+        voxel_volume_ml=after.voxel_volume_ml,
+        fit=fit_pair(pair.before, pair.after, pair.transitions, loss=loss),
+    )
+
+
+def _to_json(stored: StoredFit) -> dict[str, Any]:
+    content = {name: getattr(stored, name) for name in StoredFit.__dataclass_fields__ if name != "fit"}
+    return {**content, "fit": stored.fit.to_json()}
+
+
+def _from_json(content: dict[str, Any]) -> StoredFit:
+    values = dict(content)
+    fit = PairFit.from_json(values.pop("fit"))
+    return StoredFit(fit=fit, **values)

@@ -1,0 +1,207 @@
+"""Playing an infection on: a scan and its dynamics in, the scan at later days out (paper III-C)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.dynamics.bins import N_BELOW
+from simulator.dynamics.engine import Controls, LesionState, RunReport, advance, start_state
+from simulator.dynamics.parameters import TransitionParameters
+from simulator.series import TRANSITIONS_PER_DAY
+from standard_space.embedding import restore_mask, restore_volume
+from standard_space.errors import DataError, UsageError
+from standard_space.files import write_text
+from standard_space.image import write_volume
+from standard_space.scan import Scan
+from standard_space.window import AIR_HU
+
+DEFAULT_JUMP = 10
+"""Transitions drawn at once; counts do not depend on it (DESIGN 3)."""
+
+CONSOLIDATION_HU = -200.0
+"""Clinical cut between GGO and consolidation (Chaganti et al., Radiology: AI 2020)."""
+
+DEFAULT_DYNAMICS = TransitionParameters(
+    birth_rate=0.004,
+    linked_share=0.5,
+    entry_signal=0.101,
+    absorption_rate=0.105,
+    ggo_growth_rate=0.85,
+    conversion_probability=0.559,
+    consolidation_growth_rate=0.688,
+    stiffness=0.067,
+    reference_ggo_voxels=1.0,
+)
+"""Dynamics for a scan without a fit: DESIGN 3's worked example (from the paper's Y_t0 to its two peaks), births
+0.4 % of the GGO voxels per transition. `reference_ggo_voxels` is set from the state it starts from."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One moment of a simulated progression.
+
+    Parameters
+    ----------
+    days : float
+        Time since the source scan, days.
+    transition : int
+        The same in transitions.
+    signal : float32 array, shape (z, y, x)
+        Standard-space signal.
+    infection : bool array, shape (z, y, x)
+        Infected voxels.
+    counts : float64 array, shape (130,)
+        Infected voxels per signal bin.
+    report : RunReport
+        What the engine did since the start (births, recoveries, saturation).
+    """
+
+    days: float
+    transition: int
+    signal: NDArray[np.float32]
+    infection: NDArray[np.bool_]
+    counts: NDArray[np.float64]
+    report: RunReport
+
+
+def start(scan: Scan) -> LesionState:
+    """Engine state of a scan's annotated infection.
+
+    Raises
+    ------
+    DataError
+        When the scan is not annotated or free of infection.
+    """
+    if scan.infection is None or not scan.infection.any():
+        raise DataError(
+            "the scan has no infection to play on",
+            where=scan.name,
+            remedy="seed one with `lungcast simulate --seeds 12`",
+        )
+    return start_state(scan.signal, scan.infection, scan.susceptible, scan.grid.spacing_mm)
+
+
+def with_reference(parameters: TransitionParameters, state: LesionState) -> TransitionParameters:
+    """The same rates with G_ref set to the state's own count below 0 (at least one)."""
+    below = float(state.counts()[:N_BELOW].sum())
+    return replace(parameters, reference_ggo_voxels=max(1.0, below))
+
+
+def progress(
+    scan: Scan,
+    parameters: TransitionParameters,
+    *,
+    days: float,
+    every: float,
+    seed: int,
+    jump: int = DEFAULT_JUMP,
+    controls: Controls | None = None,
+    state: LesionState | None = None,
+) -> Iterator[Frame]:
+    """Play a scan's infection on; the first frame is the scan itself.
+
+    Parameters
+    ----------
+    scan : Scan
+        Annotated source scan.
+    parameters : TransitionParameters
+        W, per transition of 1/100 day.
+    days, every : float
+        Length of the progression and time between frames, days; both at least one transition.
+    seed : int
+        Same seed, same bytes.
+    jump : int
+        Transitions drawn at once.
+    controls : Controls, optional
+        Morphology controls.
+    state : LesionState, optional
+        A starting state other than the scan's annotation (for example seeded).
+
+    Raises
+    ------
+    UsageError
+        When `days` or `every` is not positive and finite.
+    DataError
+        When the scan has no infection.
+    """
+    wanted = frame_transitions(days, every)
+    lesion = start(scan) if state is None else state
+    reached = 0
+    for transition in wanted:
+        if transition > reached:
+            lesion = advance(
+                lesion, parameters, transition - reached, jump=jump, seed=seed, controls=controls
+            )
+            reached = transition
+        yield Frame(
+            days=transition / TRANSITIONS_PER_DAY,
+            transition=transition,
+            signal=lesion.signal_volume(),
+            infection=lesion.mask(),
+            counts=lesion.counts(),
+            report=replace(lesion.report),
+        )
+
+
+def frame_transitions(days: float, every: float) -> list[int]:
+    """Transitions at which a progression is shown: 0, then every `every` days up to `days`.
+
+    Raises
+    ------
+    UsageError
+        When `days` or `every` is less than one transition (0.01 days), or not finite.
+    """
+    for name, value in (("days", days), ("every", every)):
+        if not (math.isfinite(value) and value * TRANSITIONS_PER_DAY >= 1):
+            raise UsageError(f"the option {name} is too small", got=value, expected="at least 0.01 days")
+    last = round(days * TRANSITIONS_PER_DAY)
+    steps = range(math.ceil(days / every - 1e-9) + 1)
+    return sorted({min(round(k * every * TRANSITIONS_PER_DAY), last) for k in steps})
+
+
+def frame_volumes(frame: Frame, scan: Scan, consolidation_hu: float = CONSOLIDATION_HU) -> dict[str, float]:
+    """Volumes of a frame in ml: infected, below and above 0 (the model), GGO and consolidation (clinical cut)."""
+    voxel_ml = scan.grid.voxel_volume_ml
+    inside = frame.signal[frame.infection]
+    dense = float((inside >= scan.window.signal_of(consolidation_hu)).sum())
+    return {
+        "day": scan.day + frame.days,
+        "days_since_scan": frame.days,
+        "infected_ml": float(inside.size) * voxel_ml,
+        "below_0_ml": float(frame.counts[:N_BELOW].sum()) * voxel_ml,
+        "above_0_ml": float(frame.counts[N_BELOW:].sum()) * voxel_ml,
+        "ggo_ml": (inside.size - dense) * voxel_ml,
+        "consolidation_ml": dense * voxel_ml,
+        "consolidation_cut_hu": consolidation_hu,
+    }
+
+
+def write_frame(frame: Frame, scan: Scan, folder: str | Path) -> None:
+    """Write a frame's image (HU, int16) and infection mask as NIfTI on the scan's native grid.
+
+    What lies outside the standard extent is air.
+    """
+    hu = np.round(restore_volume(scan.window.to_hu(frame.signal), scan.placement, fill=AIR_HU))
+    name = f"day{frame.days:06.2f}"
+    native = scan.placement.native
+    write_volume(Path(folder) / f"{name}_image.nii.gz", hu.astype(np.int16), native)
+    write_volume(
+        Path(folder) / f"{name}_infection.nii.gz", restore_mask(frame.infection, scan.placement), native
+    )
+
+
+def write_volumes(rows: list[dict[str, float]], path: str | Path) -> None:
+    """Write the rows of `frame_volumes` as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: round(value, 4) for key, value in row.items()} for row in rows)
+    write_text(path, text.getvalue())

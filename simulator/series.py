@@ -1,0 +1,185 @@
+"""A patient's series Y_t0 ... Y_tN: what each scan shows, and the pairs that are fitted (paper III-C, IV-C)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.dynamics.bins import N_BELOW, N_BINS, clamped_counts, histogram, to_state
+from standard_space.errors import DataError
+from standard_space.scan import Scan
+
+TRANSITIONS_PER_DAY = 100
+"""One transition is 1/100 day [paper]."""
+
+T0_DAYS = 3.0
+T0_SHARE = 0.10
+T0 = "t0"
+"""Y_t0 lies three days before the first scan and holds a tenth of its infected voxels, at -0.15 [paper]."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one annotated scan shows of its infection.
+
+    Parameters
+    ----------
+    patient, scan : str
+        Names.
+    day : float
+        Day of acquisition, days.
+    content_sha256 : str
+        Hash of the scan it was taken from.
+    counts : float64 array, shape (130,)
+        Infected standard voxels per signal bin.
+    clamped_low, clamped_high : int
+        Infected voxels below -0.15 (put into the first bin) and at or above 0.5 (put into the last).
+    voxel_volume_ml, lungs_ml : float
+        Volume of one voxel and of the lungs, ml.
+    """
+
+    patient: str
+    scan: str
+    day: float
+    content_sha256: str
+    counts: NDArray[np.float64]
+    clamped_low: int
+    clamped_high: int
+    voxel_volume_ml: float
+    lungs_ml: float
+
+    @property
+    def below(self) -> float:
+        """Infected voxels with a signal below 0."""
+        return float(self.counts[:N_BELOW].sum())
+
+    @property
+    def above(self) -> float:
+        """Infected voxels with a signal of 0 or more."""
+        return float(self.counts[N_BELOW:].sum())
+
+    @property
+    def infected_ml(self) -> float:
+        """Infected volume, ml."""
+        return float(self.counts.sum()) * self.voxel_volume_ml
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two states of one patient between which the dynamics are fitted.
+
+    `from_scan` is "t0" when the earlier state is the constructed Y_t0. The fitted W then runs on from `to_scan`.
+    """
+
+    patient: str
+    from_scan: str
+    to_scan: str
+    before: NDArray[np.float64]
+    after: NDArray[np.float64]
+    transitions: int
+    lung_volume_ratio: float | None
+
+
+def observe(scan: Scan, content_sha256: str = "") -> Observation:
+    """Signal distribution of a scan's annotated infection.
+
+    Raises
+    ------
+    DataError
+        When the scan is not annotated, its infection mask is empty, or a signal in it is not finite.
+    """
+    if scan.infection is None:
+        raise DataError(
+            "the scan has no infection mask", where=scan.name, remedy="fill the manifest's infection column"
+        )
+    signal = scan.signal[scan.infection]
+    if signal.size == 0:
+        raise DataError(
+            "the infection mask is empty, so there are no dynamics to fit",
+            where=scan.name,
+            remedy="leave the scan out, or seed a progression with `lungcast simulate --seeds`",
+        )
+    if not np.isfinite(signal).all():
+        raise DataError("the signal inside the infection is not finite", where=scan.name)
+    low, high = clamped_counts(signal)
+    bins, _ = to_state(signal)
+    return Observation(
+        patient=scan.patient,
+        scan=scan.scan,
+        day=scan.day,
+        content_sha256=content_sha256,
+        counts=histogram(bins),
+        clamped_low=low,
+        clamped_high=high,
+        voxel_volume_ml=scan.grid.voxel_volume_ml,
+        lungs_ml=float(scan.lungs.sum()) * scan.grid.voxel_volume_ml,
+    )
+
+
+def t0_counts(first: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distribution of Y_t0: a tenth of the first scan's infected voxels (at least one), all in bin 0.
+
+    Parameters
+    ----------
+    first : float64 array, shape (130,)
+        Distribution of the first annotated scan.
+    """
+    counts = np.zeros(N_BINS)
+    counts[0] = max(1.0, round(T0_SHARE * float(first.sum())))
+    return counts
+
+
+def t0_mask(infection: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
+    """Mask of Y_t0: a tenth of the first scan's infected voxels, drawn at random (paper III-C)."""
+    index = np.flatnonzero(infection)
+    kept = max(1, round(T0_SHARE * index.size)) if index.size else 0
+    chosen = np.random.default_rng([seed, 0x79_30]).choice(index, kept, replace=False)
+    mask = np.zeros_like(infection)
+    mask.ravel()[chosen] = True
+    return mask
+
+
+def transitions_between(first_day: float, last_day: float) -> int:
+    """Whole transitions between two days, at least one.
+
+    Raises
+    ------
+    DataError
+        When time does not run forward.
+    """
+    if not last_day > first_day:
+        raise DataError(
+            "time does not run forward between two scans", got=f"day {first_day:g} to {last_day:g}"
+        )
+    return max(1, round((last_day - first_day) * TRANSITIONS_PER_DAY))
+
+
+def pairs(observations: list[Observation]) -> list[Pair]:
+    """Adjacent pairs of one patient's observations, the first one from Y_t0.
+
+    Parameters
+    ----------
+    observations : list of Observation
+        One patient's annotated scans in the order of their days; one is enough.
+    """
+    found = []
+    for number, after in enumerate(observations):
+        before = observations[number - 1] if number else None
+        found.append(
+            Pair(
+                patient=after.patient,
+                from_scan=before.scan if before else T0,
+                to_scan=after.scan,
+                before=before.counts if before else t0_counts(after.counts),
+                after=after.counts,
+                transitions=(
+                    transitions_between(before.day, after.day)
+                    if before
+                    else round(T0_DAYS * TRANSITIONS_PER_DAY)
+                ),
+                lung_volume_ratio=after.lungs_ml / before.lungs_ml if before and before.lungs_ml else None,
+            )
+        )
+    return found

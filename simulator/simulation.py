@@ -1,0 +1,155 @@
+"""One scan played on and written out: the job of `lungcast simulate`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from simulator.dynamics.engine import Controls, start_state
+from simulator.dynamics.parameters import TransitionParameters
+from simulator.figures import Film, save_figure, volumes_figure
+from simulator.fits import CohortFits, fit_cohort
+from simulator.progression import (
+    CONSOLIDATION_HU,
+    DEFAULT_DYNAMICS,
+    DEFAULT_JUMP,
+    frame_transitions,
+    frame_volumes,
+    progress,
+    with_reference,
+    write_frame,
+    write_volumes,
+)
+from simulator.seeding import Where, seed_infection
+from standard_space.cohort import Cohort, Entry
+from standard_space.files import write_mark
+from standard_space.progress import Progress, silent
+from standard_space.scan import Scan
+from standard_space.version import lungcast_version
+
+
+def simulate_scan(
+    cohort: Cohort,
+    entry: Entry,
+    folder: str | Path,
+    *,
+    days: float,
+    every: float,
+    seed: int,
+    fits_path: str | Path | None = None,
+    seeds: int | None = None,
+    where: Where = "subpleural",
+    jump: int = DEFAULT_JUMP,
+    controls: Controls | None = None,
+    consolidation_hu: float = CONSOLIDATION_HU,
+    progress_to: Progress = silent,
+) -> tuple[list[dict[str, float]], list[str]]:
+    """Play a scan's infection on and write the series, its volumes, a figure and a film.
+
+    Parameters
+    ----------
+    cohort, entry
+        The scan to start from.
+    folder : str or Path
+        Where `dayXXX.XX_image.nii.gz`, `dayXXX.XX_infection.nii.gz`, `volumes.csv`, `volumes.png` and
+        `progression.gif` go.
+    days, every : float
+        Length, and time between written scans, days.
+    seed : int
+        Same seed, same bytes.
+    fits_path : str or Path, optional
+        Stored fits; when absent the patient's series is fitted and stored as `fits.json` in `folder`.
+    seeds : int, optional
+        Start from this many new seeds with `DEFAULT_DYNAMICS` instead of the scan's annotation.
+    where : {"subpleural", "anywhere"}
+        Where seeds are placed.
+    jump, controls
+        See `simulator.dynamics.engine.advance`.
+    consolidation_hu : float
+        Clinical cut for the volumes, HU.
+
+    Returns
+    -------
+    rows : list of dict
+        Rows of `volumes.csv`.
+    notes : list of str
+        What a user should know about the run.
+    """
+    folder = Path(folder)
+    wanted = frame_transitions(days, every)
+    scan = cohort.read(entry)
+    notes: list[str] = []
+    if seeds is not None:
+        infection = seed_infection(scan, seeds, where=where, seed=seed)
+        scan = seeded_scan(scan, infection)
+        state = start_state(
+            scan.signal, infection, scan.susceptible, scan.grid.spacing_mm, recovery_limit=True
+        )
+        parameters = with_reference(DEFAULT_DYNAMICS, state)
+        notes.append("seeded with the default dynamics of the design's worked example, not with a fit")
+    else:
+        state = None
+        parameters = _fitted(cohort, entry, folder, fits_path, notes)
+    film = Film(scan)
+    rows = []
+    frames = progress(
+        scan, parameters, days=days, every=every, seed=seed, jump=jump, controls=controls, state=state
+    )
+    report = None
+    for number, frame in enumerate(frames):
+        progress_to(f"day {frame.days:.2f}", number, len(wanted))
+        write_frame(frame, scan, folder)
+        rows.append(frame_volumes(frame, scan, consolidation_hu))
+        film.add(frame)
+        report = frame.report
+    write_volumes(rows, folder / "volumes.csv")
+    observed = [
+        (other.day, other.infected_ml)
+        for other in cohort.by_patient()[entry.patient]
+        if seeds is None and other.infected_ml is not None and not other.synthetic
+        if entry.day <= other.day <= entry.day + days
+    ]
+    save_figure(volumes_figure(rows, observed), folder / "volumes.png")
+    film.save(folder / "progression.gif")
+    progress_to("done", len(wanted), len(wanted))
+    if report is not None:
+        notes += report.notes()
+    provenance = {
+        "lungcast_version": lungcast_version(),
+        "operation": "simulate",
+        "source_sha256": entry.content_sha256,
+        "days": days,
+        "every": every,
+        "seed": seed,
+        "seeds": seeds,
+        "where": where,
+        "jump": jump,
+        "controls": (controls or Controls()).to_json(),
+        "parameters": parameters.to_json(),
+        "report": None if report is None else report.to_json(),
+        "notes": notes,
+    }
+    write_mark(folder, "simulation", provenance)
+    return rows, notes
+
+
+def seeded_scan(scan: Scan, infection: np.ndarray) -> Scan:
+    """The same scan with new seeds as its only infection; earlier annotation counts as tissue as it is."""
+    return replace(scan, infection=infection, native_infection=None)
+
+
+def _fitted(
+    cohort: Cohort, entry: Entry, folder: Path, fits_path: str | Path | None, notes: list[str]
+) -> TransitionParameters:
+    if fits_path is not None:
+        stored = CohortFits.load(fits_path).of(entry)
+    else:
+        own = [other for other in cohort.entries if other.patient == entry.patient]
+        fits = fit_cohort(Cohort(cohort.folder, own, cohort.sources))
+        stored = fits.of(entry)
+        fits.save(folder / "fits.json")
+        notes.append(f"no --fits given: fitted {stored.name} now and stored it in {folder / 'fits.json'}")
+    notes += [f"{stored.name}: {line}" for line in stored.fit.notes]
+    return stored.fit.parameters
