@@ -16,6 +16,7 @@ from segmentation.predict import Predictor, to_native
 from standard_space.cohort import Cohort
 from standard_space.embedding import restore_mask
 from standard_space.errors import DataError
+from standard_space.progress import Progress, silent
 from standard_space.scan import Scan
 
 GROUPS = ("held_out", "training")
@@ -27,8 +28,6 @@ TOLERANCE_FORMULA = (
     f"{TOLERANCE_VOXELS:g} voxels of the prediction) / (predicted + true voxels)"
 )
 
-Progress = Callable[[str, int, int], None]
-
 
 def evaluate(
     model: ThreeWaySegmenter,
@@ -36,7 +35,7 @@ def evaluate(
     *,
     threshold: float | None = None,
     device: str | torch.device = "auto",
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Score a model on the annotated scans of a cohort, on their native grids.
 
@@ -51,7 +50,7 @@ def evaluate(
         On the model's grid.
     threshold : float, optional
         On the sum of the three probabilities; the model's own when absent.
-    progress : callable, optional
+    progress : Progress
         Called with (scan name, done, total).
 
     Returns
@@ -85,7 +84,7 @@ def score_cohort(
     cohort: Cohort,
     native_mask: Callable[[Scan], NDArray[np.bool_]],
     *,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Score any method on a cohort by the same route as `evaluate`, grouped by the model's training list.
 
@@ -110,8 +109,7 @@ def score_cohort(
                 left_out.append(f"{entry.name}: no annotation on the native grid")
             else:
                 rows.append(score_scan(model, scan, native_mask(scan)))
-        if progress is not None:
-            progress(entry.name, done, len(cohort.entries))
+        progress(entry.name, done, len(cohort.entries))
     if not rows:
         raise DataError(
             "no scan of the cohort has an infection annotation to score against", where=cohort.folder

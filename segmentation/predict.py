@@ -6,7 +6,6 @@ Only slices and crops that meet the lungs are computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,14 +24,13 @@ from standard_space.embedding import embed, restore_mask, restore_volume
 from standard_space.errors import DataError, NoLungsError, UsageError
 from standard_space.files import write_json
 from standard_space.image import read_image, write_volume
+from standard_space.progress import Progress, silent
 from standard_space.scan import Scan
 
 CROP_MARGIN = 64
 """Voxels kept around the lungs in the plane; fewer would change probabilities inside them."""
 
 _PIXELS_PER_BATCH = {"cpu": 8 * 128 * 128, "cuda": 32 * 512 * 512}
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,7 @@ class Predictor:
 
     @torch.inference_mode()
     def predict(
-        self, scan: Scan, *, threshold: float | None = None, progress: Progress | None = None
+        self, scan: Scan, *, threshold: float | None = None, progress: Progress = silent
     ) -> Prediction:
         """Segment a scan.
 
@@ -134,7 +132,7 @@ class Predictor:
             On the model's grid.
         threshold : float, optional
             On the sum of the three probabilities, 0 to 3; the model's own when absent.
-        progress : callable, optional
+        progress : Progress
             Called with (view, done, total) after each view.
 
         Raises
@@ -151,8 +149,7 @@ class Predictor:
         volume = self._volume(scan)
         for done, view in enumerate(VIEWS, 1):
             self._add_view(total, volume, scan, view)
-            if progress is not None:
-                progress(view, done, len(VIEWS))
+            progress(view, done, len(VIEWS))
         lungs = torch.from_numpy(scan.lungs).to(self.device)
         mask = (total > threshold) & lungs
         total /= len(VIEWS)
@@ -201,7 +198,7 @@ def predict_scan(
     batch: int | None = None,
     threshold: float | None = None,
     precision: str = "auto",
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Prediction:
     """Segment one embedded scan; see `Predictor` for several.
 
@@ -251,7 +248,7 @@ def segment_image(
     probability: bool = True,
     device: str | torch.device = "auto",
     batch: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Segment an image file or a DICOM folder and write the results on the image's own grid.
 

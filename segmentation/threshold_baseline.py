@@ -109,7 +109,9 @@ def _dice_of_bands(
     predicted_in, hits_in = (np.concatenate([[0.0], np.cumsum(counts)]) for counts in (total, hits))
     predicted = predicted_in[None, 1:] - predicted_in[:-1, None]
     right = hits_in[None, 1:] - hits_in[:-1, None]
-    return np.triu(2.0 * right / (predicted + float(np.count_nonzero(infection))))
+    size = predicted + float(np.count_nonzero(infection))
+    # A band that ends before it begins has no size; it scores 0.
+    return np.divide(2.0 * right, size, out=np.zeros_like(size), where=np.triu(size) > 0)
 
 
 def _smoothed_hu(scan: Scan, smoothing_mm: float) -> NDArray[np.float32]:

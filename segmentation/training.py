@@ -25,14 +25,13 @@ from segmentation.sampling import ScanPool, TrainingItem, draw_example
 from segmentation.unet import MULTIPLE, UNet, channels_last
 from segmentation.views import OFFSETS_MM, VIEWS
 from standard_space.errors import DataError, UsageError
+from standard_space.progress import Progress, silent
 
 DEFAULT_STEPS = 2000
 SLICES_PER_SCAN = 64
 """An epoch draws this many slices per original scan, however many synthetic ones there are."""
 
 HISTORY_POINTS = 20
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def train(
     *,
     options: TrainingOptions | None = None,
     device: str | torch.device = "auto",
-    progress: Progress | None = None,
+    progress: Progress = silent,
     note: Callable[[str], None] | None = None,
 ) -> ThreeWaySegmenter:
     """Train the three networks on a cohort and, optionally, its augmentation.
@@ -133,7 +132,7 @@ def train(
     options : TrainingOptions, optional
     device : str or torch.device
         "auto" takes a GPU when there is one.
-    progress : callable, optional
+    progress : Progress
         Called with ("view xy", steps done, steps) after each step.
     note : callable, optional
         Told in one sentence about scans left out.
@@ -284,7 +283,7 @@ def _train_view(
     steps: int,
     grid_size: int,
     device: torch.device,
-    progress: Progress | None,
+    progress: Progress,
 ) -> tuple[UNet, list[dict[str, float]]]:
     network = channels_last(new_network(view, options.width, options.seed).to(device))
     optimiser = torch.optim.AdamW(
@@ -313,8 +312,7 @@ def _train_view(
             mean_loss = sum(losses) / len(losses)
             history.append({"step": step + 1, "loss": mean_loss, "soft_dice": float(soft_dice.detach())})
             losses.clear()
-        if progress is not None:
-            progress(f"view {view}", step + 1, steps)
+        progress(f"view {view}", step + 1, steps)
     return network.cpu().eval(), history
 
 
