@@ -31,7 +31,7 @@ class Controls:
         If a value is outside its range.
     """
 
-    gamma: float = 1.0
+    gamma: float = 2.0
     seeded_share: float = 0.0
     consolidation_clustering: float = 0.5
     correlation_mm: float = 4.0
