@@ -95,19 +95,8 @@ def fit(console: Console, cohort: Path, json_path: Path, figures: Path | None, l
     fits.save(json_path)
     written: dict[str, str | Path] = {"fits": json_path}
     for stored in fits.fits:
-        for line in stored.fit.notes:
-            console.note(f"{stored.name}: {line}")
-        clamped = stored.clamped_low + stored.clamped_high
-        if clamped:
-            console.note(
-                f"{stored.name}: {stored.clamped_low} infected voxels below -0.15 and {stored.clamped_high} at "
-                "or above 0.5 were counted in the end bins"
-            )
-        if stored.lung_volume_ratio is not None and abs(stored.lung_volume_ratio - 1) > 0.05:
-            console.note(
-                f"{stored.name}: the lungs changed to {stored.lung_volume_ratio:.0%} of their volume "
-                "(another breath?), which counts as change of the infection"
-            )
+        if stored.notes():
+            console.note(f"{stored.name}: {'; '.join(stored.notes())}")
     if figures is not None:
         with console.progress("figures") as progress:
             for done, stored in enumerate(fits.fits):

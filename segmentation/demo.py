@@ -31,11 +31,12 @@ from simulator.figures import (
 from simulator.fits import CohortFits, StoredFit, fit_cohort
 from simulator.phantom import make_cohort
 from simulator.simulation import simulate_scan
-from standard_space.cohort import Cohort, Entry
+from standard_space.cohort import Cohort
 from standard_space.errors import DataError
 from standard_space.files import write_json, write_mark
 from standard_space.grid import StandardGrid
 from standard_space.ingest import embed_cohort
+from standard_space.manifest import read_manifest
 from standard_space.progress import Progress, silent
 from standard_space.version import lungcast_version
 
@@ -137,8 +138,7 @@ def run_demo(
     write_json(out / "scores.json", scores)
     write_json(out / "scores_threshold.json", rival)
     say(format_scores(scores))
-    first = test.entries[0]
-    segment_image(model, out / "test_data" / _image_of(out / "test_data", first), out / "segmentation")
+    segment_image(model, read_manifest(out / "test_data" / "manifest.csv")[0].image, out / "segmentation")
 
     say("7/7  report")
     report = _report(out, figures, cohort, augmented, test, model, scores, rival, baseline, shown)
@@ -159,16 +159,6 @@ def _best_pair(fits: CohortFits) -> StoredFit:
     if not real:
         raise DataError("no pair could be fitted", got="; ".join(fits.failures.values()))
     return max(real, key=lambda stored: min(stored.fit.observed[:30].sum(), stored.fit.observed[30:].sum()))
-
-
-def _image_of(folder: Path, entry: Entry) -> str:
-    import csv
-
-    with open(folder / "manifest.csv", encoding="utf-8", newline="") as handle:
-        for row in csv.DictReader(handle):
-            if (row["patient"], row["scan"]) == (entry.patient, entry.scan):
-                return row["image"]
-    raise DataError("the manifest lost a scan", where=folder, got=entry.name)
 
 
 def _median(scores: dict[str, Any]) -> float:
@@ -220,8 +210,8 @@ def _report(
         ),
         Section(
             "Fit",
-            f"How the signal distribution of {shown.patient} moved from {shown.from_scan} to {shown.to_scan}, and the "
-            "eight transition parameters that explain it. 0 is the window level.",
+            f"How the signal distribution of {shown.patient} moved from {shown.from_scan} to {shown.to_scan}, and "
+            "the eight transition parameters that explain it. 0 is the window level.",
             [("fit.png", "Signal distribution before, observed and fitted")],
         ),
         Section(
@@ -236,9 +226,9 @@ def _report(
         ),
         Section(
             "Segmentation",
-            f"Three networks trained for {STEPS} steps each, scored on {len(dice)} patients they never saw, on the native "
-            f"grid. Rival: the best band of HU inside the lungs ({baseline.low_hu:g} to {baseline.high_hu:g} HU), tuned on "
-            "the same training patients.",
+            f"Three networks trained for {STEPS} steps each, scored on {len(dice)} patients they never saw, on "
+            f"the native grid. Rival: the best band of HU inside the lungs ({baseline.low_hu:g} to "
+            f"{baseline.high_hu:g} HU), tuned on the same training patients.",
             [
                 *names,
                 ("scores.png", "Dice of every unseen scan"),
@@ -250,7 +240,7 @@ def _report(
     return write_report(
         figures,
         "lungcast demo",
-        "Phantom patients whose lesions come from random fields that share nothing with the dynamics: scans in, fitted "
-        "dynamics, new annotated scans, a trained three-way segmenter and its scores out.",
+        "Phantom patients whose lesions come from random fields that share nothing with the dynamics: scans in, "
+        "fitted dynamics, new annotated scans, a trained three-way segmenter and its scores out.",
         sections,
     )

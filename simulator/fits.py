@@ -17,6 +17,8 @@ from standard_space.progress import Progress, silent
 from standard_space.version import lungcast_version
 
 SCHEMA = 1
+CLAMPED_SHARE_TOLD = 0.05
+LUNG_CHANGE_TOLD = 0.05
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,23 @@ class StoredFit:
     def name(self) -> str:
         """Patient and pair, for messages."""
         return f"{self.patient} {self.from_scan}>{self.to_scan}"
+
+    def notes(self) -> list[str]:
+        """What a reader should know, problems first."""
+        lines = list(self.fit.notes)
+        annotated = float(self.fit.observed.sum()) + self.clamped_low
+        if self.clamped_low > CLAMPED_SHARE_TOLD * annotated:
+            lines.append(
+                f"{self.clamped_low / annotated:.0%} of the annotated voxels of {self.to_scan} lie below a signal "
+                "of -0.15 and are left out of the fit"
+            )
+        ratio = self.lung_volume_ratio
+        if ratio is not None and abs(ratio - 1.0) > LUNG_CHANGE_TOLD:
+            lines.append(
+                f"the lungs changed to {ratio:.0%} of their volume (another breath?), which counts as change of "
+                "the infection"
+            )
+        return lines
 
 
 @dataclass

@@ -33,9 +33,11 @@ class Observation:
     content_sha256 : str
         Hash of the scan it was taken from.
     counts : float64 array, shape (130,)
-        Infected standard voxels per signal bin.
+        Infected standard voxels per signal bin. Voxels at or above 0.5 stand in the last bin, which reflects in
+        the model too. Voxels below -0.15 are left out: by the model they are not infected, and in bin 0 they
+        would form a spike that no dynamics makes but that an L2 fit must chase.
     clamped_low, clamped_high : int
-        Infected voxels below -0.15 (put into the first bin) and at or above 0.5 (put into the last).
+        Infected voxels below -0.15, and at or above 0.5.
     voxel_volume_ml, lungs_ml : float
         Volume of one voxel and of the lungs, ml.
     """
@@ -62,8 +64,8 @@ class Observation:
 
     @property
     def infected_ml(self) -> float:
-        """Infected volume, ml."""
-        return float(self.counts.sum()) * self.voxel_volume_ml
+        """Annotated volume, ml."""
+        return (float(self.counts.sum()) + self.clamped_low) * self.voxel_volume_ml
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ def observe(scan: Scan, content_sha256: str = "") -> Observation:
     Raises
     ------
     DataError
-        When the scan is not annotated, its infection mask is empty, or a signal in it is not finite.
+        When the scan is not annotated, its infection mask is empty, a signal in it is not finite, or all of
+        them lie below the model's range.
     """
     if scan.infection is None:
         raise DataError(
@@ -105,12 +108,21 @@ def observe(scan: Scan, content_sha256: str = "") -> Observation:
         raise DataError("the signal inside the infection is not finite", where=scan.name)
     low, high = clamped_counts(signal)
     bins, _ = to_state(signal)
+    counts = histogram(bins)
+    counts[0] -= low
+    if not counts.any():
+        raise DataError(
+            "all annotated voxels lie below the recovery limit, a signal of -0.15",
+            where=scan.name,
+            got=f"{low} voxels at the window {scan.window.level_hu:g}/{scan.window.width_hu:g} HU",
+            remedy="check the window and whether the mask lies on the lesion",
+        )
     return Observation(
         patient=scan.patient,
         scan=scan.scan,
         day=scan.day,
         content_sha256=content_sha256,
-        counts=histogram(bins),
+        counts=counts,
         clamped_low=low,
         clamped_high=high,
         voxel_volume_ml=scan.grid.voxel_volume_ml,
