@@ -363,12 +363,13 @@ class _Run:
     ) -> None:
         """Give this jump's newborns their final bins: where the field is high they enter higher."""
         noise_key = _key(self.seed, PURPOSE_SCORE_NOISE, state.transition)
+        number = np.array([state.n - n_old], np.int64)
         score_voxels(
             state._voxel, state._bin, state._field, state._above, self.no_bonus, n_old, state.n, noise,
-            noise_key, self.scores, self.birth_levels,
+            noise_key, number, self.scores, self.birth_levels,
         )  # fmt: skip
         births[0] = 0
-        plan_moves(self.birth_levels, births[None, :], self.shared_destination, self.shared_left)
+        plan_moves(self.birth_levels, births[None, :], number, self.shared_destination, self.shared_left)
         state._n_frontier = _give_bins(
             n_old, state.n, state._voxel, state._bin, self.scores, self.birth_levels,
             self.shared_destination, self.shared_left,
@@ -383,9 +384,9 @@ class _Run:
         tie_key = _key(self.seed, PURPOSE_SCORE_TIE, state.transition)
         score_voxels(
             state._voxel, state._bin, state._field, state._above, self.bonus, 0, n_old, noise,
-            noise_key, self.scores, self.levels,
+            noise_key, state._counts, self.scores, self.levels,
         )  # fmt: skip
-        plan_moves(self.levels, moves, self.shared_destination, self.shared_left)
+        plan_moves(self.levels, moves, state._counts, self.shared_destination, self.shared_left)
         state.n, state._n_frontier, state._n_gone = _apply_moves(
             n_old, state.n, state._voxel, state._bin, state._offset, state._field, state._born,
             self.scores, self.levels, self.shared_destination, self.shared_left, tie_key, state._dims,

@@ -256,7 +256,7 @@ def _notes(fit: PairFit, x: Vector, converged: bool) -> list[str]:
             notes.append(f"the {name} scan has only {counts.sum():.0f} infected voxels")
         if counts[:N_BELOW].sum() == 0:
             notes.append(f"the {name} scan has no voxel below 0")
-        if counts[N_BELOW:].sum() == 0 and counts[1:].sum() > 0:
+        if counts[N_BELOW:].sum() == 0 and not (name == "first" and counts[1:].sum() == 0):  # Y_t0 has none
             notes.append(f"the {name} scan has no voxel above 0")
     if good["overlap"] >= 0.9 and good["reduced_chi_square"] > 2.0:
         notes.append(

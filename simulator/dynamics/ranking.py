@@ -48,14 +48,18 @@ def score_voxels(
     last: int,
     noise: int,
     key: np.uint64,
+    counts: NDArray[np.int64],
     scores: NDArray[np.uint16],
     levels: NDArray[np.int32],
 ) -> None:
     """Fill the score of slots first..last-1 and the number of voxels per (bin, score).
 
     The score is field + noise (0 .. noise - 1) + bonus. A table with one row counts all voxels together.
+    `counts` are the voxels per row; rows without any are left as they are and never read.
     """
-    levels[:] = 0
+    for k in range(levels.shape[0]):
+        if counts[k] > 0:
+            levels[k, :] = 0
     clustering = bonus[26] > 0
     together = levels.shape[0] == 1
     for i in range(first, last):
@@ -71,6 +75,7 @@ def score_voxels(
 def plan_moves(
     levels: NDArray[np.int32],
     moves: NDArray[np.int64],
+    counts: NDArray[np.int64],
     shared_destination: NDArray[np.int16],
     shared_left: NDArray[np.int32],
 ) -> None:
@@ -82,6 +87,8 @@ def plan_moves(
     """
     used = 0
     for k in range(levels.shape[0]):
+        if counts[k] == 0:
+            continue
         d = 0
         room = moves[k, 0]
         for score in range(levels.shape[1]):

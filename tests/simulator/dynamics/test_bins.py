@@ -18,7 +18,7 @@ from simulator.dynamics.errors import DynamicsError
 
 def test_constants_are_the_design() -> None:
     assert (N_BINS, N_BELOW, BIN_WIDTH, SIGNAL_MIN) == (130, 30, 0.005, -0.15)
-    assert SIGNAL_MIN + N_BINS * BIN_WIDTH == pytest.approx(0.5)
+    assert pytest.approx(0.5) == SIGNAL_MIN + N_BINS * BIN_WIDTH
     assert bin_centres()[[0, 29, 30, 129]] == pytest.approx([-0.1475, -0.0025, 0.0025, 0.4975])
 
 

@@ -130,7 +130,8 @@ def test_untouched_voxels_keep_their_signal_and_moves_keep_offsets() -> None:
     untouched[index] = False
     assert np.array_equal(volume.reshape(-1)[untouched], source.reshape(-1)[untouched])
     assert np.array_equal(volume.reshape(-1)[index], signal)
-    kept = [(v, o) for v, o, b in zip(state.index.tolist(), state.offset.tolist(), state.born, strict=True) if not b]
+    old = ~state.born
+    kept = list(zip(state.index[old].tolist(), state.offset[old].tolist(), strict=True))
     assert len(kept) > 100
     assert all(start[v] == o for v, o in kept)
 

@@ -42,7 +42,7 @@ def test_draws_are_uniform() -> None:
     assert stats.chisquare(np.bincount(values, minlength=10)).pvalue > 1e-3
     fractions = np.array([draw_fraction(k, np.uint64(i)) for i in range(5000)])
     assert np.array_equal(fractions * 2**24, np.round(fractions * 2**24))
-    assert 0 <= fractions.min()
+    assert fractions.min() >= 0
     assert fractions.max() < 1
     assert stats.kstest(fractions, "uniform").pvalue > 1e-3
 

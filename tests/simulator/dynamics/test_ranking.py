@@ -22,11 +22,11 @@ def assign(bins: np.ndarray, scores: np.ndarray, moves: np.ndarray, seed: int = 
     np.add.at(levels, (bins, scores), 1)
     destination = np.zeros(MAX_SHARED, np.int16)
     left = np.zeros(MAX_SHARED, np.int32)
-    plan_moves(levels, moves, destination, left)
+    plan_moves(levels, moves, levels.sum(axis=1), destination, left)
     key = np.uint64(stream_key(as_seed(seed), 4, 0))
     return np.array(
-        [destination_of(int(levels[b, s]), i, key, destination, left) for i, (b, s) in enumerate(zip(bins, scores, strict=True))]
-    )  # fmt: skip
+        [destination_of(int(code), i, key, destination, left) for i, code in enumerate(levels[bins, scores])]
+    )
 
 
 def random_moves(rng: np.random.Generator, bins: np.ndarray) -> np.ndarray:
@@ -84,7 +84,8 @@ def test_scores_stay_in_the_table_and_follow_field_and_neighbours() -> None:
     field = np.full(n, FIELD_LEVELS - 1, np.uint16)
     scores, levels = np.zeros(n, np.uint16), np.zeros((130, SCORE_LEVELS), np.int32)
     key = np.uint64(stream_key(as_seed(0), 3, 0))
-    score_voxels(voxels, bins, field, above, bonus_table(1.0), 0, n, NOISE_LEVELS, key, scores, levels)
+    counts = np.bincount(bins, minlength=130)
+    score_voxels(voxels, bins, field, above, bonus_table(1.0), 0, n, NOISE_LEVELS, key, counts, scores, levels)
     assert scores.max() < SCORE_LEVELS
     assert levels.sum() == n
     assert scores[n // 2 :].mean() - scores[: n // 2].mean() == pytest.approx(511, abs=15)

@@ -87,7 +87,8 @@ def lesion(size: int = 32, *, seed: int = 0, recovery_limit: bool = False) -> Le
     z, y, x = np.indices((size, size, size)) - size / 2 + 0.5
     tissue = z**2 + y**2 + x**2 < (0.48 * size) ** 2
     tissue[:, size // 2 : size // 2 + 2, size // 2 : size // 2 + 2] = False
-    infected = (z**2 + (y + 6) ** 2 + (x + 6) ** 2 < 5.5**2) | ((z - 5) ** 2 + (y - 6) ** 2 + (x - 5) ** 2 < 4.5**2)
+    infected = z**2 + (y + 6) ** 2 + (x + 6) ** 2 < 5.5**2
+    infected |= (z - 5) ** 2 + (y - 6) ** 2 + (x - 5) ** 2 < 4.5**2
     infected &= tissue
     signal = rng.normal(-0.2, 0.03, tissue.shape).astype(np.float32)
     signal[infected] = np.clip(rng.normal(-0.02, 0.07, int(infected.sum())), -0.14, 0.45)
