@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simulator.phantom.draws import draw_days, stream
 from simulator.phantom.lesion import CONSOLIDATION_HU, LesionMoment, LesionSource
@@ -137,7 +138,7 @@ def _write_scan(
     out: Path, name: str, scan: str, day: float, stage: str, patient: Patient, result: PhantomScan
 ) -> dict[str, str]:
     stem = f"{name}_{scan}"
-    files = {
+    files: dict[str, tuple[str, NDArray[Any]]] = {
         "image": (f"images/{stem}.nii.gz", result.image),
         "infection": (f"infections/{stem}.nii.gz", result.infection.astype(np.uint8)),
         "lungs": (f"lungs/{stem}.nii.gz", result.lungs.astype(np.uint8)),

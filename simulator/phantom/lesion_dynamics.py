@@ -34,7 +34,7 @@ from standard_space.window import Window
 TRANSITIONS_PER_DAY = 100
 LEAD_DAYS = 3.0
 SEEDED_SHARE = 0.10
-FIRST_MEDIAN_ML, FIRST_LOG_SPREAD = 42.0, 0.75
+FIRST_MEDIAN_ML, FIRST_LOG_SPREAD = 46.0, 0.75
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class DynamicLesion:
 
 def draw_lesion(rng: np.random.Generator, scans: int) -> DynamicLesion:
     """Draw one patient's plan; the prior of the module's docstring."""
-    stiffness, absorption = rng.uniform(0.075, 0.105), rng.uniform(0.05, 0.09)
-    ggo, solid = rng.uniform(0.100, 0.140), rng.uniform(0.10, 0.27)
-    conversion, entry, linked = rng.uniform(0.30, 0.70), rng.uniform(0.06, 0.11), rng.uniform(0.1, 0.7)
+    stiffness, absorption = rng.uniform(0.12, 0.17), rng.uniform(0.055, 0.09)
+    ggo, solid = rng.uniform(0.14, 0.185), rng.uniform(0.30, 0.55)
+    conversion, entry, linked = rng.uniform(0.45, 0.85), rng.uniform(0.06, 0.11), rng.uniform(0.1, 0.7)
     intervals = []
     for number in range(scans):
         recovery = bool(number >= 2 and number == scans - 1 and rng.random() < 0.15)
@@ -83,7 +83,10 @@ def draw_lesion(rng: np.random.Generator, scans: int) -> DynamicLesion:
                 linked_share=float(np.clip(linked * vary[0], 0.0, 1.0)),
                 entry_signal=float(entry * vary[1]),
                 absorption_rate=float(absorption * vary[2] * (1.6 if recovery else 1.0)),
-                ggo_height=float(ggo * vary[3] * (-0.4 if recovery else 1.0)),
+                # The days before the first scan are the steepest of the course.
+                ggo_height=float(
+                    ggo * vary[3] * (-0.4 if recovery else 1.0) + (0.05 if number == 0 else 0.0)
+                ),
                 conversion_probability=float(conversion * vary[4] * (0.15 if recovery else 1.0)),
                 solid_height=float(solid * vary[5] * (0.25 if recovery else 1.0)),
                 stiffness=float(stiffness),
@@ -93,13 +96,13 @@ def draw_lesion(rng: np.random.Generator, scans: int) -> DynamicLesion:
         first_ml=float(
             np.clip(FIRST_MEDIAN_ML * np.exp(FIRST_LOG_SPREAD * rng.standard_normal()), 9.0, 260.0)
         ),
-        foci=int(rng.integers(5, 14)),
+        foci=int(rng.integers(8, 24)),
         patch_depth_mm=float(rng.uniform(16.0, 26.0)),
         basal=float(rng.uniform(0.5, 2.0)),
         posterior=float(rng.uniform(0.5, 2.0)),
         gamma=float(rng.uniform(1.5, 3.0)),
-        correlation_mm=float(rng.uniform(7.0, 12.0)),
-        clustering=float(rng.uniform(0.6, 1.0)),
+        correlation_mm=float(rng.uniform(12.0, 20.0)),
+        clustering=float(rng.uniform(0.7, 1.0)),
         intervals=tuple(intervals),
     )
 
@@ -182,7 +185,7 @@ class DynamicLesionSource:
         centres_allowed = np.flatnonzero(susceptible & (outer > -12.0))
         weight = np.exp(np.broadcast_to(preference, raster.shape).ravel()[centres_allowed].astype(float))
         chosen = rng.choice(centres_allowed, plan.foci, p=weight / weight.sum())
-        sizes = rng.lognormal(0.0, 0.9, plan.foci)
+        sizes = rng.lognormal(0.0, 1.2, plan.foci)
         radii = (0.9 * plan.first_ml * 1000.0 * sizes / sizes.sum() / 2.4) ** (1.0 / 3.0)
         patch = np.zeros(raster.shape, bool)
         for flat, radius in zip(chosen, radii, strict=True):

@@ -59,7 +59,7 @@ def draw_lesion(rng: np.random.Generator) -> FieldLesion:
         rise_power=float(rng.uniform(1.3, 2.4)),
         decay=float(rng.uniform(0.5, 1.1)),
         peak_ml=float(np.clip(MEDIAN_PEAK_ML * np.exp(LOG_SPREAD * rng.standard_normal()), 14.0, 620.0)),
-        peak_solid_share=float(np.clip(rng.beta(1.05, 2.0), 0.01, 0.9)),
+        peak_solid_share=float(np.clip(rng.beta(1.1, 1.7), 0.01, 0.92)),
         mixed_share=float(rng.uniform(0.12, 0.30)),
         solid_delay=float(rng.uniform(0.0, 0.25)),
         solid_width=float(rng.uniform(0.55, 0.95)),

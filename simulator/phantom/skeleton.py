@@ -50,7 +50,7 @@ def build_skeleton(shape: Anatomy) -> Skeleton:
     """The ribcage of one patient, without the spine (which `tissue` draws)."""
     bone, cartilage = [], []
     spacing = 0.088 * shape.apex_z
-    breast_bone = wall_point(shape, 1.0, np.pi, 0.62 * shape.apex_z, 7.0)[1]
+    breast_bone: float = wall_point(shape, 1.0, np.pi, 0.62 * shape.apex_z, 7.0)[1]
     for side in (-1.0, 1.0):
         for rib in range(N_RIBS):
             top = shape.apex_z + 4.0 - rib * spacing
@@ -62,32 +62,37 @@ def build_skeleton(shape: Anatomy) -> Skeleton:
             points = np.array(
                 [wall_point(shape, side, a, h, 6.5) for a, h in zip(angles, heights, strict=True)]
             )
-            head = np.array([[side * 20.0, spine_axis(top, shape) + 6.0, top + 2.0]])
+            spine = spine_axis(top, shape)
+            head = np.array([[side * 17.0, spine + 6.0, top + 2.0], [side * 23.0, spine + 25.0, top + 1.0]])
             for lift in (-2.3, 0.0, 2.3):
                 # Three parallel strands make a rib taller than it is thick.
                 bone.append(_chain(np.add(np.vstack([head, points]), [0.0, 0.0, lift]), 3.6))
             if rib < 9:
-                end = points[-1]
-                height = min(end[2] + 10.0 + 5.0 * max(0, rib - 2), 0.80 * shape.apex_z)
-                target = np.array([side * 15.0, breast_bone + 1.0, max(height, 0.40 * shape.apex_z)])
-                middle = 0.5 * (end + target)
-                middle[1] = min(middle[1], end[1]) - 1.0
-                cartilage.append(_chain(np.array([end, middle, target]), 5.2))
+                # Cartilage follows the wall to the breastbone; that of the lower ribs climbs to it.
+                low, high = heights[-1], min(heights[-1] + 6.0 + 6.0 * max(0, rib - 2), 0.80 * shape.apex_z)
+                high = max(high, 0.42 * shape.apex_z)
+                bend = np.linspace(0.0, 1.0, 8)
+                turn = angles[-1] + bend * (np.pi - 0.17 - angles[-1])
+                along = [
+                    wall_point(shape, side, a, low + t * t * (high - low), 8.0)
+                    for a, t in zip(turn, bend, strict=True)
+                ]
+                cartilage.append(_chain(np.array(along), 4.8))
         medial = np.array([side * 14.0, breast_bone + 2.0, 0.86 * shape.apex_z])
         clavicle = [medial, [side * 60.0, breast_bone + 14.0, 0.93 * shape.apex_z]]
         clavicle.append([side * 118.0, breast_bone + 52.0, 0.98 * shape.apex_z])
         bone.append(_chain(np.array(clavicle), 5.6))
         for strand in np.linspace(0.0, 1.0, 12):
-            top = wall_point(shape, side, 0.42 + 0.62 * strand, 0.88 * shape.apex_z, 23.0)
-            low = wall_point(shape, side, 0.55 + 0.28 * strand, (0.50 + 0.06 * strand) * shape.apex_z, 17.0)
-            bone.append(_chain(np.array([top, low]), 2.4))
+            upper = wall_point(shape, side, 0.42 + 0.62 * strand, 0.88 * shape.apex_z, 23.0)
+            lower = wall_point(shape, side, 0.55 + 0.28 * strand, (0.50 + 0.06 * strand) * shape.apex_z, 17.0)
+            bone.append(_chain(np.array([upper, lower]), 2.4))
         spine_of_scapula = [
             wall_point(shape, side, a, 0.87 * shape.apex_z, 28.0 + 9.0 * a) for a in (0.5, 0.8, 1.1)
         ]
         bone.append(_chain(np.array(spine_of_scapula), 5.0))
     heights = np.linspace(0.44, 0.84, 10) * shape.apex_z
-    for strand in np.linspace(-13.0, 13.0, 7):
-        front = [[strand, wall_point(shape, 1.0, np.pi, h, 7.5)[1] + 0.012 * strand**2, h] for h in heights]
+    for across in np.linspace(-13.0, 13.0, 7):
+        front = [[across, wall_point(shape, 1.0, np.pi, h, 7.5)[1] + 0.012 * across**2, h] for h in heights]
         bone.append(_chain(np.array(front), 4.6))
     outer = np.vstack(bone)
     inner = outer.copy()

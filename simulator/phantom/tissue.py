@@ -163,7 +163,7 @@ def fissures(x: float, y: float, z: float, shape: Anatomy, w: float) -> float:
         flat = 0.53 * shape.apex_z - 0.10 * y + 4.0 * np.sin(0.04 * x + 0.02 * y)
         if z > height:
             d = min(d, abs(z - flat))
-    return max(0.0, 1.0 - d / max(w, 0.8)) * min(1.0, 0.4 / w)
+    return max(0.0, 1.0 - d / max(w, 0.8)) * min(1.0, 0.3 / w)
 
 
 @njit(cache=True, nogil=True, parallel=True)

@@ -17,7 +17,7 @@ from simulator.phantom.anatomy import Anatomy
 from simulator.phantom.raster import Raster
 
 BLOOD_HU, AIRWAY_WALL_HU, LUMEN_HU = 42.0, 10.0, -985.0
-SMALLEST_LUMEN_MM = 0.7
+SMALLEST_LUMEN_MM = 0.9
 
 
 class Trees(NamedTuple):
