@@ -23,9 +23,10 @@ from segmentation.views import VIEWS, as_planes, normal_axis, plane_axes, stacks
 from standard_space.embedding import embed, restore_mask, restore_volume
 from standard_space.errors import DataError, NoLungsError, UsageError
 from standard_space.files import write_json
-from standard_space.image import read_image, write_volume
+from standard_space.image import read_image, read_mask, write_volume
 from standard_space.progress import Progress, silent
 from standard_space.scan import Scan
+from standard_space.window import Window
 
 CROP_MARGIN = 64
 """Voxels kept around the lungs in the plane; fewer would change probabilities inside them."""
@@ -241,8 +242,8 @@ def segment_image(
     path: str | Path,
     out_dir: str | Path,
     *,
-    lungs: NDArray[np.bool_] | None = None,
-    window: Any = None,
+    lungs: str | Path | NDArray[np.bool_] | None = None,
+    window: Window | None = None,
     threshold: float | None = None,
     consolidation_hu: float = DEFAULT_CONSOLIDATION_HU,
     probability: bool = True,
@@ -257,10 +258,10 @@ def segment_image(
 
     Parameters
     ----------
-    lungs : bool native (z, y, x), optional
-        The user's lung mask; found in the image when absent.
+    lungs : path or bool native (z, y, x), optional
+        The user's lung mask on the image's grid; found in the image when absent.
     window : Window, optional
-        Overrides the image's own.
+        Overrides the image's own, and is the one an 8-bit image was made with.
     threshold : float, optional
         On the sum of the three probabilities; the model's own when absent.
     consolidation_hu : float
@@ -276,13 +277,17 @@ def segment_image(
     Raises
     ------
     DataError
-        The image cannot be read or holds no lungs.
+        The image or mask cannot be read, or no lungs are found.
     """
     predictor = model if isinstance(model, Predictor) else Predictor(model, device=device, batch=batch)
-    image = read_image(path)
-    scan = embed(image, predictor.model.grid, lungs=lungs, window=window)
-    if not scan.lungs.any():
-        raise NoLungsError("no lungs were found", where=path, remedy="give a lung mask")
+    image = read_image(path, level_width_hu=(window.level_hu, window.width_hu) if window else None)
+    if isinstance(lungs, str | Path):
+        lungs = read_mask(lungs, image.geometry)
+    stem = image_stem(path)
+    try:
+        scan = embed(image, predictor.model.grid, scan=stem, lungs=lungs, window=window)
+    except NoLungsError as error:
+        raise NoLungsError("no lungs were found", where=path, remedy="give a lung mask (--lungs)") from error
     prediction = predictor.predict(scan, threshold=threshold, progress=progress)
     native = to_native(prediction, scan, lungs=lungs)
     report = {
@@ -295,6 +300,7 @@ def segment_image(
             "width_hu": scan.window.width_hu,
             "source": scan.window.source,
         },
+        "notes": list(scan.provenance["notes"]),
         **quantify(
             native.mask,
             native.lungs,
@@ -303,7 +309,7 @@ def segment_image(
             consolidation_hu=consolidation_hu,
         ),
     }
-    out_dir, stem = Path(out_dir), image_stem(path)
+    out_dir = Path(out_dir)
     try:
         write_volume(out_dir / f"{stem}_infection.nii.gz", native.mask.astype(np.uint8), image.geometry)
         if probability:

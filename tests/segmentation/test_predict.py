@@ -177,7 +177,11 @@ def write_toy_image(folder: Path) -> tuple[Path, np.ndarray]:
 def test_segment_image_writes_results_on_the_image_s_own_grid(tmp_path: Path) -> None:
     path, lungs = write_toy_image(tmp_path)
     model = constant_model(xy=0.9, yz=0.9, xz=0.9)
-    report = segment_image(model, path, tmp_path / "out", lungs=lungs, device="cpu", consolidation_hu=-500.0)
+    write_volume(tmp_path / "lungs.nii.gz", lungs, read_image(path).geometry)
+    mask_path = tmp_path / "lungs.nii.gz"
+    report = segment_image(
+        model, path, tmp_path / "out", lungs=mask_path, device="cpu", consolidation_hu=-500.0
+    )
     image = read_image(path)
     names = sorted(p.name for p in (tmp_path / "out").iterdir())
     assert names == ["chest.one_infection.nii.gz", "chest.one_probability.nii.gz", "quantification.json"]
