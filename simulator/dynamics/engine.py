@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from simulator.dynamics._jit import kernel
 from simulator.dynamics.bins import N_BELOW, N_BINS
 from simulator.dynamics.controls import Controls
-from simulator.dynamics.errors import DynamicsError
+from simulator.dynamics.errors import DynamicsError, ParameterError
 from simulator.dynamics.field import field_keys, fill_field, lattice_steps
 from simulator.dynamics.hashing import (
     PURPOSE_BIRTH_BIN,
@@ -264,7 +264,7 @@ class _Run:
     def jump(self, state: LesionState, rows: NDArray[np.float64], steps: int) -> None:
         report = state.report
         when = state.transition
-        births = draw_births(births_in_jump(state._counts, self.w, self.g_ref, steps), self.seed, when)
+        births = draw_births(self.expected_births(state, steps), self.seed, when)
         moves = draw_moves(state._counts, rows, self.seed, when)
         report.born_and_recovered += int(births[0])
         wanted = int(births[1:].sum())
@@ -291,11 +291,24 @@ class _Run:
         counts = moves[:, 1:].sum(axis=0)
         counts += births[1:]
         report.recovered += recoveries
+        state._n_free += recoveries
         state._counts = counts
         report.saturated = int(counts[N_BINS - 1])
         report.jumps += 1
         report.transitions += steps
         state.transition += steps
+
+    def expected_births(self, state: LesionState, steps: int) -> NDArray[np.float64]:
+        """Means per final destination; far beyond the free places they are cut, as the rest would be lost."""
+        means = births_in_jump(state._counts, self.w, self.g_ref, steps)
+        total = float(means.sum())
+        if not np.isfinite(total):
+            raise ParameterError(
+                "births grow beyond all numbers within one jump", got=f"birth_rate {self.w[0]}",
+                remedy="lower birth_rate or linked_share",
+            )  # fmt: skip
+        most = 2.0 * state._n_free + 1000.0
+        return means * (most / total) if total > most else means
 
     def place(self, state: LesionState, wanted: int) -> int:
         """Place births in rounds; return how many found a voxel."""
@@ -317,7 +330,7 @@ class _Run:
             state.report.seeded += found
             self.infect(state, found)
             placed += found
-        while placed < wanted:
+        while placed < wanted and state._n_free > 0:
             state._n_frontier = gather_frontier(
                 state._frontier, state._n_frontier, state._status, state._ggo_weight, self.table,
                 self.cumulative,
@@ -357,6 +370,7 @@ class _Run:
         )  # fmt: skip
         self.fill(state, state.n, state.n + number)
         state.n += number
+        state._n_free -= number
 
     def rank_newborns(
         self, state: LesionState, births: NDArray[np.int64], n_old: int, noise: int

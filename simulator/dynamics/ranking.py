@@ -91,16 +91,20 @@ def plan_moves(
             continue
         d = 0
         room = moves[k, 0]
+        unseen = counts[k]
         for score in range(levels.shape[1]):
             number = levels[k, score]
             if number == 0:
                 continue
+            unseen -= number
             while room == 0:
                 d += 1
                 room = moves[k, d]
             if number <= room:
                 levels[k, score] = d
                 room -= number
+                if unseen == 0:
+                    break
                 continue
             levels[k, score] = -(used + 1)
             shared_left[used] = number
@@ -116,6 +120,8 @@ def plan_moves(
                 used += 1
                 room -= taken
                 left -= taken
+            if unseen == 0:
+                break
 
 
 @kernel

@@ -23,7 +23,8 @@ class RunReport:
     seeded_without_frontier : int
         Births placed anywhere because no normal voxel had a neighbour below 0.
     unplaced : int
-        Births that found no susceptible voxel: space is exhausted and the chain no longer is the mean.
+        Births that found no susceptible voxel: space is exhausted and the chain no longer is the mean. A
+        lower bound when a jump expects far more births than there are places.
     saturated : int
         Voxels in the top bin now, where signals cannot rise further.
     clamped_below, clamped_above : int

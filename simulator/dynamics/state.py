@@ -12,7 +12,7 @@ from simulator.dynamics.bins import N_BELOW, N_BINS, clamped_counts, histogram, 
 from simulator.dynamics.errors import DynamicsError
 from simulator.dynamics.neighbours import ANNOTATED, FREE, INFECTED, enter_neighbourhoods, neighbour_table
 from simulator.dynamics.report import RunReport
-from simulator.dynamics.residual import fine_structure, last_record_only, zero_mean_per_bin
+from simulator.dynamics.residual import count_not_finite, fine_structure, last_record_only, zero_mean_per_bin
 
 
 class LesionState:
@@ -55,6 +55,7 @@ class LesionState:
         kind: Any = np.int32 if source.size <= np.iinfo(np.int32).max else np.int64
         self._kind = kind
         self._status = susceptible.reshape(-1).astype(np.uint8)  # FREE is 1
+        self._n_free = int(np.count_nonzero(susceptible)) - index.size  # places for births
         self._status[index] = INFECTED | ANNOTATED
         self._ggo_weight = np.zeros(source.size, np.uint16)
         self._above = np.zeros(source.size, np.uint8)
@@ -138,19 +139,20 @@ class LesionState:
         keep = last_record_only(self._gone_voxel[: self._n_gone], self._status)
         gone = self._gone_voxel[: self._n_gone][keep].astype(np.int64)
         voxels = np.concatenate([self._voxel[: self.n].astype(np.int64), gone])
-        bins = np.concatenate([self._bin[: self.n].astype(np.int16), np.full(gone.size, -1, np.int16)])
-        offsets = np.concatenate([self._offset[: self.n], self._gone_offset[: self._n_gone][keep]])
+        order = np.argsort(voxels, kind="stable")  # first, so that neighbours are close in memory below
+        voxels = voxels[order]
+        bins = np.concatenate([self._bin[: self.n].astype(np.int16), np.full(gone.size, -1, np.int16)])[order]
+        offsets = np.concatenate([self._offset[: self.n], self._gone_offset[: self._n_gone][keep]])[order]
         signal = to_signal(bins, offsets)
         if residual:
             born = np.concatenate([self._born[: self.n], self._gone_born[: self._n_gone][keep]]).astype(bool)
-            wants = born | (bins < 0)
+            wants = born[order] | (bins < 0)
             fine = np.zeros(voxels.size, np.float32)
             fine[wants] = fine_structure(
                 self._source.reshape(-1), self._status, voxels[wants], self.shape, self.spacing_mm
             )
             signal = signal + zero_mean_per_bin(fine, bins, wants)
-        order = np.argsort(voxels, kind="stable")
-        return voxels[order], signal[order].astype(np.float32)
+        return voxels, signal.astype(np.float32)
 
     def signal_volume(
         self, *, residual: bool = True, out: NDArray[np.float32] | None = None
@@ -237,8 +239,8 @@ def start_state(
     Raises
     ------
     DynamicsError
-        Shapes differ, an empty annotation, annotation outside susceptible tissue, NaN where infected, or a
-        bad spacing.
+        Shapes differ, an empty annotation, annotation outside susceptible tissue, NaN in susceptible
+        tissue, or a bad spacing.
     """
     source = np.ascontiguousarray(signal, dtype=np.float32)
     if source.ndim != 3:
@@ -264,6 +266,14 @@ def start_state(
             got=f"{outside} of {index.size} voxels",
             expected="none",
             remedy="pass susceptible | infection, or correct the lung mask",
+        )
+    bad = int(count_not_finite(source.reshape(-1), open_tissue.reshape(-1)))
+    if bad:
+        raise DynamicsError(
+            "the signal holds NaN or infinite values in susceptible tissue",
+            got=f"{bad} such voxels",
+            expected="finite numbers",
+            remedy="repair the scan or leave these voxels out of the lung mask",
         )
     values = source.reshape(-1)[index]
     if recovery_limit:

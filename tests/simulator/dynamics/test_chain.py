@@ -39,8 +39,8 @@ def test_mean_equals_the_twin(w: TransitionParameters, steps: int) -> None:
 @pytest.mark.parametrize("w", ALL)
 def test_covariance_equals_the_twin(w: TransitionParameters) -> None:
     counts = some_counts(1)
-    mean, v = propagate_covariance(counts, w, 25)
-    twin_mean, twin_v = twins.chain(counts, w, 25)
+    mean, v = propagate_covariance(counts, w, 10)
+    twin_mean, twin_v = twins.chain(counts, w, 10)
     np.testing.assert_allclose(mean, twin_mean, rtol=1e-11)
     np.testing.assert_allclose(v, twin_v, rtol=1e-9, atol=1e-9)
     assert np.linalg.eigvalsh(v).min() > -1e-8

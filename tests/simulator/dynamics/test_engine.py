@@ -8,7 +8,7 @@ from scipy import ndimage
 from simulator.dynamics.bins import N_BELOW, histogram
 from simulator.dynamics.chain import propagate
 from simulator.dynamics.engine import Controls, LesionState, advance, draw_births, draw_moves, start_state
-from simulator.dynamics.errors import DynamicsError
+from simulator.dynamics.errors import DynamicsError, ParameterError
 from simulator.dynamics.hashing import as_seed
 from simulator.dynamics.neighbours import FREE, IN_FRONTIER
 from simulator.dynamics.transitions import births_in_jump, transition_rows
@@ -47,6 +47,7 @@ def check_invariants(state: LesionState, susceptible: np.ndarray) -> None:
     listed = state._frontier[: state._n_frontier]
     assert np.unique(listed).size == listed.size
     assert np.array_equal(np.sort(listed), np.flatnonzero(state._status & IN_FRONTIER))
+    assert state._n_free == int((susceptible & ~state.mask()).sum())
     frontier = (susceptible & ~state.mask() & (weights > 0)).reshape(-1)
     assert frontier[listed].sum() == frontier.sum()
     assert np.array_equal((state._status & FREE).reshape(state.shape) > 0, susceptible & ~state.mask())
@@ -184,6 +185,16 @@ def test_exhausted_space_is_clipped_and_said() -> None:
     assert state.report.unplaced > 0
     assert not state.report.exact
     assert state.report.notes()[0].endswith("below the chain's prediction")
+
+
+def test_explosive_births_saturate_or_raise() -> None:
+    w = replace(GROWING, birth_rate=0.5, linked_share=1.0)
+    state = advance(lesion(), w, 200, jump=100, seed=0)
+    assert state._n_free < 300
+    assert state.report.unplaced > 0
+    assert np.array_equal(histogram(state.bin), state.counts())
+    with pytest.raises(ParameterError, match="beyond all numbers"):
+        advance(lesion(), replace(w, birth_rate=1e4), 100, jump=100, seed=0)
 
 
 def test_recovery_limit_start_is_y_t0() -> None:
