@@ -29,6 +29,12 @@ class Controls:
     ------
     ParameterError
         If a value is outside its range.
+
+    Notes
+    -----
+    The expected histogram of the whole scan is untouched, but `consolidation_clustering` and
+    `correlation_mm` let regions differ: with the defaults the share above 0 varies between lesions of 1 cm
+    about ten times more than independent voxels would, twice that at 8 mm; with both off it does not.
     """
 
     gamma: float = 2.0

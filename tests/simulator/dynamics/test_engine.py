@@ -7,10 +7,11 @@ from scipy import ndimage
 
 from simulator.dynamics.bins import N_BELOW, histogram
 from simulator.dynamics.chain import propagate
-from simulator.dynamics.engine import Controls, LesionState, advance, draw_births, draw_moves, start_state
+from simulator.dynamics.engine import Controls, LesionState, advance, start_state
 from simulator.dynamics.errors import DynamicsError, ParameterError
 from simulator.dynamics.hashing import as_seed
 from simulator.dynamics.neighbours import FREE, IN_FRONTIER
+from simulator.dynamics.slots import draw_births, draw_moves
 from simulator.dynamics.transitions import births_in_jump, transition_rows
 from simulator.dynamics.warmup import warm_up
 from tests.simulator.dynamics.twins import GROWING, SHRINKING, STATIONARY, lesion
