@@ -96,11 +96,11 @@ def draw_lesion(rng: np.random.Generator, scans: int) -> DynamicLesion:
         first_ml=float(
             np.clip(FIRST_MEDIAN_ML * np.exp(FIRST_LOG_SPREAD * rng.standard_normal()), 9.0, 260.0)
         ),
-        foci=int(rng.integers(8, 24)),
-        patch_depth_mm=float(rng.uniform(16.0, 26.0)),
+        foci=int(rng.integers(10, 26)),
+        patch_depth_mm=float(rng.uniform(7.0, 11.0)),
         basal=float(rng.uniform(0.5, 2.0)),
         posterior=float(rng.uniform(0.5, 2.0)),
-        gamma=float(rng.uniform(1.5, 3.0)),
+        gamma=float(rng.uniform(1.2, 2.4)),
         correlation_mm=float(rng.uniform(12.0, 20.0)),
         clustering=float(rng.uniform(0.7, 1.0)),
         intervals=tuple(intervals),
@@ -182,11 +182,13 @@ class DynamicLesionSource:
         z, y, x = raster.axes()
         preference = plan.basal * (1.0 - 2.0 * z / self.patient.shape.apex_z)
         preference = preference + plan.posterior * y / self.patient.shape.posterior
-        centres_allowed = np.flatnonzero(susceptible & (outer > -12.0))
+        centres_allowed = np.flatnonzero(susceptible & (outer > -7.0))
         weight = np.exp(np.broadcast_to(preference, raster.shape).ravel()[centres_allowed].astype(float))
         chosen = rng.choice(centres_allowed, plan.foci, p=weight / weight.sum())
-        sizes = rng.lognormal(0.0, 1.2, plan.foci)
-        radii = (0.9 * plan.first_ml * 1000.0 * sizes / sizes.sum() / 2.4) ** (1.0 / 3.0)
+        sizes = rng.lognormal(0.0, 1.0, plan.foci)
+        # Patches are sheets along the pleura, which together hold about the first scan's lesion.
+        sheet = np.pi * 0.8 * plan.patch_depth_mm
+        radii = np.sqrt(0.9 * plan.first_ml * 1000.0 * sizes / sizes.sum() / sheet)
         patch = np.zeros(raster.shape, bool)
         for flat, radius in zip(chosen, radii, strict=True):
             k, j, i = (int(v) for v in np.unravel_index(flat, raster.shape))

@@ -57,13 +57,14 @@ def build_skeleton(shape: Anatomy) -> Skeleton:
             drop = 34.0 + 78.0 * np.sin(np.pi * min(rib + 1.5, 9.0) / 11.0)
             reach = (0.80, 0.86, 0.90, 0.90, 0.89, 0.87, 0.82, 0.76, 0.70, 0.62, 0.48, 0.36)[rib]
             fraction = np.linspace(0.0, 1.0, 26)
-            angles = 0.16 + fraction * (reach * np.pi - 0.16)
+            angles = -0.12 + fraction * (reach * np.pi + 0.12)
             heights = top - drop * (0.45 * fraction + 0.55 * fraction**1.4) * reach
-            points = np.array(
-                [wall_point(shape, side, a, h, 6.5) for a, h in zip(angles, heights, strict=True)]
-            )
+            # Near the apex the wall slopes, so that more distance is needed to stay clear of the lung.
+            offsets = 7.6 + 6.4 * np.clip((heights / shape.apex_z - 0.62) / 0.3, 0.0, 1.0)
+            course = zip(angles, heights, offsets, strict=True)
+            points = np.array([wall_point(shape, side, a, h, d) for a, h, d in course])
             spine = spine_axis(top, shape)
-            head = np.array([[side * 17.0, spine + 6.0, top + 2.0], [side * 23.0, spine + 25.0, top + 1.0]])
+            head = np.array([[side * 17.0, spine + 6.0, top + 2.0], [side * 23.0, spine + 28.0, top + 1.0]])
             for lift in (-2.3, 0.0, 2.3):
                 # Three parallel strands make a rib taller than it is thick.
                 bone.append(_chain(np.add(np.vstack([head, points]), [0.0, 0.0, lift]), 3.6))
