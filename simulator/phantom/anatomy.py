@@ -209,9 +209,14 @@ def outer_pleura(x: float, y: float, z: float, shape: Anatomy) -> float:
 
 
 @njit(cache=True, nogil=True)
-def lung(x: float, y: float, z: float, shape: Anatomy) -> float:
-    """Distance to the surface of the lung on the side of x; negative within the lung."""
-    outer = outer_pleura(x, y, z, shape)
+def lung_within(outer: float, x: float, y: float, z: float, shape: Anatomy) -> float:
+    """`lung`, where the distance to the outer pleura is known already."""
     if outer > 12.0:
         return outer
     return smooth_max(outer, -mediastinum(x, y, z, shape), 5.0)
+
+
+@njit(cache=True, nogil=True)
+def lung(x: float, y: float, z: float, shape: Anatomy) -> float:
+    """Distance to the surface of the lung on the side of x; negative within the lung."""
+    return lung_within(outer_pleura(x, y, z, shape), x, y, z, shape)

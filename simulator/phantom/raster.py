@@ -9,7 +9,7 @@ from numba import njit, prange
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from simulator.phantom.anatomy import Anatomy, lung, outer_pleura
+from simulator.phantom.anatomy import Anatomy, lung_within, outer_pleura
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def _distances(
             for i in range(nx):
                 x = placing[2] + i * placing[5]
                 outer[k, j, i] = outer_pleura(x, y, z, shape)
-                inner[k, j, i] = lung(x, y, z, shape)
+                inner[k, j, i] = lung_within(outer[k, j, i], x, y, z, shape)
 
 
 def lung_distances(shape: Anatomy, raster: Raster) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

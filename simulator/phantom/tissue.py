@@ -10,7 +10,6 @@ from simulator.phantom.anatomy import (
     Anatomy,
     cover,
     diaphragm,
-    dome_height,
     envelope,
     great_vessels,
     heart,
@@ -253,8 +252,3 @@ def evaluate_tissue(
     density = 1.0 / float(np.prod(frame.breath[:3]))
     _evaluate(hu, share, shape, frame.to_mm, frame.breath, density, texture, raster.placing(), frame.voxel_mm)
     return hu, share
-
-
-def dome_is_below_apex(shape: Anatomy) -> bool:
-    """Whether the diaphragm leaves room for lungs; a check on drawn parameters."""
-    return max(dome_height(-60.0, -10.0, shape), dome_height(60.0, -10.0, shape)) < 0.6 * shape.apex_z
