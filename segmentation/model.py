@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from segmentation.signal import REFERENCE_WINDOW
 from segmentation.unet import UNet
 from segmentation.views import OFFSETS_MM, VIEWS
 from standard_space.errors import DataError, UsageError
@@ -20,6 +21,7 @@ from standard_space.files import atomic_path, sha256_of, write_json, write_mark
 from standard_space.grid import StandardGrid
 from standard_space.scan import Scan
 from standard_space.version import lungcast_version
+from standard_space.window import Window
 
 SCHEMA = "lungcast-model"
 SCHEMA_VERSION = 1
@@ -27,7 +29,6 @@ MODEL_FILE = "model.json"
 DEFAULT_THRESHOLD = 2.0
 """Infected where the sum of the three probabilities exceeds this [paper III-D]."""
 
-INPUT_CONVENTION = "signal = (HU - WL) / WW with the scan's own window; beyond the volume, air (-1000 HU)"
 TARGET = "infection"
 AGGREGATION = "sum>t"
 
@@ -46,6 +47,8 @@ class ThreeWaySegmenter:
         Distances of a stack's slices from the central one, in mm.
     threshold : float
         On the sum of the three probabilities, 0 to 3; a voxel is infected above it.
+    input_window : Window or None
+        The networks see (HU - level) / width at this window; None is the scan's own window [paper III-B].
     training : dict
         Provenance: arguments, seed, steps and losses per view, and under ``patients`` the hashes of the
         training patients, ``[{"patient_sha256": str, "image_sha256": [str, ...]}, ...]``. JSON-serialisable.
@@ -55,6 +58,7 @@ class ThreeWaySegmenter:
     grid_size: int
     offsets_mm: tuple[float, ...] = OFFSETS_MM
     threshold: float = DEFAULT_THRESHOLD
+    input_window: Window | None = REFERENCE_WINDOW
     training: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -82,8 +86,10 @@ class ThreeWaySegmenter:
 
     @property
     def model_id(self) -> str:
-        """First 16 hexadecimal digits of a SHA-256 over the weights, the grid and the offsets."""
-        digest = hashlib.sha256(repr((self.grid_size, self.offsets_mm)).encode())
+        """First 16 hexadecimal digits of a SHA-256 over the weights, the grid, the offsets and the window."""
+        window = self.input_window
+        levels = None if window is None else (window.level_hu, window.width_hu)
+        digest = hashlib.sha256(repr((self.grid_size, self.offsets_mm, levels)).encode())
         for view in VIEWS:
             for name, tensor in self.networks[view].state_dict().items():
                 digest.update(f"{view}.{name}".encode())
@@ -158,7 +164,10 @@ class ThreeWaySegmenter:
             "grid_size": self.grid_size,
             "offsets_mm": list(self.offsets_mm),
             "width": self.width,
-            "input": INPUT_CONVENTION,
+            "input_window": None
+            if self.input_window is None
+            else {"level_hu": self.input_window.level_hu, "width_hu": self.input_window.width_hu},
+            "beyond_the_volume": "air, -1000 HU",
             "views": {
                 view: {"weights": f"{view}.pt", "sha256": sha256_of(folder / f"{view}.pt")} for view in VIEWS
             },
@@ -187,7 +196,11 @@ class ThreeWaySegmenter:
                 view: _read_network(folder / f"{view}.pt", files[view]["sha256"], len(offsets_mm), width)
                 for view in VIEWS
             }
-            return cls(networks, grid_size, offsets_mm, threshold, dict(description["training"]))
+            window = description["input_window"]
+            if window is not None:
+                window = Window(float(window["level_hu"]), float(window["width_hu"]), REFERENCE_WINDOW.source)
+            training = dict(description["training"])
+            return cls(networks, grid_size, offsets_mm, threshold, window, training)
         except (KeyError, TypeError, ValueError, UsageError) as error:
             where = folder / MODEL_FILE
             raise DataError(f"the model's description is damaged ({error!r})", where=where) from error

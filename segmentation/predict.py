@@ -18,6 +18,7 @@ from torch import Tensor
 from segmentation.device import choose_device, choose_precision
 from segmentation.model import ThreeWaySegmenter, check_threshold
 from segmentation.quantification import DEFAULT_CONSOLIDATION_HU, quantify
+from segmentation.signal import input_air, input_signal
 from segmentation.unet import MULTIPLE, channels_last, fused_copy, pad_to_multiple
 from segmentation.views import VIEWS, as_planes, normal_axis, plane_axes, stacks
 from standard_space.embedding import embed, restore_mask, restore_volume
@@ -159,13 +160,16 @@ class Predictor:
         return Prediction(probability.cpu().numpy(), mask.cpu().numpy(), unmasked, threshold)
 
     def _volume(self, scan: Scan) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(scan.signal)).to(self.device, self.dtype)
+        return torch.from_numpy(np.ascontiguousarray(input_signal(scan, self.model.input_window))).to(
+            self.device, self.dtype
+        )
 
     def _add_view(self, total: Tensor, volume: Tensor, scan: Scan, view: str) -> None:
         """Add one view's probabilities to a (z, y, x) volume."""
         if not scan.lungs.any():
             return
         planes = as_planes(total, view)
+        air = input_air(scan, self.model.input_window)
         extents = [_extent(scan.lungs, axis) for axis in range(3)]
         first, last = extents[normal_axis(view)]
         # One slice more at either end, for the way back to a finer native grid.
@@ -181,12 +185,12 @@ class Predictor:
                 view,
                 range(start, stop),
                 scan.grid.spacing_mm,
-                scan.air_signal,
+                air,
                 offsets_mm=self.model.offsets_mm,
                 rows=rows,
                 columns=columns,
             )
-            padded = pad_to_multiple(stack, scan.air_signal).contiguous(memory_format=torch.channels_last)
+            padded = pad_to_multiple(stack, air).contiguous(memory_format=torch.channels_last)
             logits = network(padded)[:, 0, :height, :width]
             planes[start:stop, rows, columns] += torch.sigmoid(logits.float())
 

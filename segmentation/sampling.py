@@ -20,10 +20,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from segmentation.model import image_sha256, patient_sha256
+from segmentation.signal import REFERENCE_WINDOW, input_air, input_signal
 from segmentation.views import normal_axis, plane_axes, stacks
 from standard_space.cohort import Cohort
 from standard_space.errors import DataError
 from standard_space.scan import Scan
+from standard_space.window import Window
 
 MARGIN_MM = 40.0
 """Kept around the lungs when a scan is cut."""
@@ -101,7 +103,7 @@ class CutScan:
         return self.signal.numel() * 4
 
 
-def cut_scan(scan: Scan, views: Sequence[str]) -> CutScan:
+def cut_scan(scan: Scan, views: Sequence[str], input_window: Window | None = REFERENCE_WINDOW) -> CutScan:
     """Cut an annotated scan to its lungs.
 
     Raises
@@ -123,11 +125,11 @@ def cut_scan(scan: Scan, views: Sequence[str]) -> CutScan:
     cut = tuple(box)
     region, infection = region[cut], scan.infection[cut]
     return CutScan(
-        signal=torch.from_numpy(scan.signal[cut].astype(np.float16)),
+        signal=torch.from_numpy(input_signal(scan, input_window)[cut].astype(np.float16)),
         infection=torch.from_numpy(infection.copy()),
         counted=torch.from_numpy(_with_rim(region, spacing)),
         spacing_mm=spacing,
-        air=scan.air_signal,
+        air=input_air(scan, input_window),
         lung_slices={view: _slices_meeting(region, view) for view in views},
         infected_slices={view: _slices_meeting(infection, view) for view in views},
     )
@@ -148,6 +150,8 @@ class ScanPool:
         Of the shuffled order.
     budget_bytes : int
         For the cut scans; one scan is always kept.
+    input_window : Window or None
+        What the networks see; see `input_signal`.
     draws_per_scan : int
         Draws between two exchanges.
     note : callable
@@ -161,6 +165,7 @@ class ScanPool:
         *,
         seed: int,
         budget_bytes: int,
+        input_window: Window | None = REFERENCE_WINDOW,
         draws_per_scan: int = 32,
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
@@ -168,6 +173,7 @@ class ScanPool:
         self._views = tuple(views)
         self._seed = seed
         self._budget = budget_bytes
+        self._input_window = input_window
         self._draws_per_scan = draws_per_scan
         self._note = note
         self._unusable: set[int] = set()
@@ -243,7 +249,7 @@ class ScanPool:
         self.grid_size = scan.grid.size
         images = self.patients.setdefault(patient_sha256(scan.patient), set())
         images.update(filter(None, [image_sha256(scan)]))
-        return cut_scan(scan, self._views)
+        return cut_scan(scan, self._views, self._input_window)
 
 
 @dataclass(frozen=True)
@@ -313,7 +319,7 @@ def vary_example(
 
     - Half of the slices are mirrored along the columns, half along the normal (the slices' order).
     - A third are rotated by up to 15 degrees and scaled by up to 10 %, in millimetres.
-    - Signals are scaled by up to 5 %, shifted by up to 0.015, and half of the slices get white noise of up
+    - Signals are scaled by up to 10 %, shifted by up to 0.03, and half of the slices get white noise of up
       to 0.02 (all in units of signal).
     """
     stack, infection, counted = example.stack, example.infection, example.counted
@@ -325,7 +331,7 @@ def vary_example(
         field = _rotation_field(stack.shape, rng, row_mm, column_mm)
         stack = _resampled(stack - air, field) + air
         infection, counted = ((_resampled(image, field) > 0.5).float() for image in (infection, counted))
-    stack = stack * rng.uniform(0.95, 1.05) + rng.uniform(-0.015, 0.015)
+    stack = stack * rng.uniform(0.9, 1.1) + rng.uniform(-0.03, 0.03)
     if rng.random() < 0.5:
         noise = rng.standard_normal(stack.shape, np.float32) * np.float32(rng.uniform(0.0, 0.02))
         stack = stack + torch.from_numpy(noise)

@@ -29,6 +29,12 @@ def test_save_and_load_keep_everything(tmp_path: Path) -> None:
     model.save(tmp_path / "model")
     loaded = ThreeWaySegmenter.load(tmp_path / "model")
     assert (loaded.grid_size, loaded.offsets_mm, loaded.threshold) == (32, (-5, -2, 0, 2, 5), 1.85)
+    assert (loaded.input_window, loaded.input_window is None) == (model.input_window, False)
+    model.input_window = None
+    model.save(tmp_path / "own")
+    assert ThreeWaySegmenter.load(tmp_path / "own").input_window is None
+    assert ThreeWaySegmenter.load(tmp_path / "own").model_id != loaded.model_id
+    model.input_window = loaded.input_window
     assert (loaded.width, loaded.training, loaded.model_id) == (2, model.training, model.model_id)
     for view in VIEWS:
         for name, value in model.networks[view].state_dict().items():

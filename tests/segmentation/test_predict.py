@@ -16,6 +16,7 @@ from standard_space.errors import DataError, NoLungsError, UsageError
 from standard_space.geometry import Geometry
 from standard_space.image import read_image, write_volume
 from standard_space.scan import Scan
+from standard_space.window import Window
 
 from .toys import toy_scan
 
@@ -111,6 +112,16 @@ def test_more_than_two_of_three_in_sum_and_only_in_the_lungs() -> None:
     assert float(above.probability[scan.lungs].max()) == pytest.approx(2.01 / 3, abs=1e-5)
     freer = predict_scan(constant_model(xy=0.9, yz=0.9, xz=0.19), scan, device="cpu", threshold=1.9)
     assert np.array_equal(freer.mask, scan.lungs)
+
+
+def test_a_prediction_does_not_depend_on_the_scan_s_window() -> None:
+    model, scan = lively(), toy_scan(seed=1)
+    other = Window(-500.0, 1500.0, "dicom")
+    retaken = replace(scan, window=other, signal=other.to_signal(scan.window.to_hu(scan.signal)))
+    expected = predict_scan(model, scan, device="cpu").probability
+    np.testing.assert_allclose(predict_scan(model, retaken, device="cpu").probability, expected, atol=1e-3)
+    model.input_window = None
+    assert float(np.abs(predict_scan(model, retaken, device="cpu").probability - expected).max()) > 0.01
 
 
 def test_the_model_s_own_threshold_counts() -> None:

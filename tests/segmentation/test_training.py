@@ -101,6 +101,9 @@ def test_loss_by_hand_and_only_where_counted() -> None:
     loss, found = loss_and_dice(logits, truth, counted)
     assert float(found) == pytest.approx(soft_dice, rel=1e-5)
     assert float(loss) == pytest.approx(entropy + 1 - soft_dice, rel=1e-5)
+    weighted, _ = loss_and_dice(logits, truth, counted, 3.0)
+    entropy = -(math.log(0.5) + 3 * math.log(p[1]) + 3 * math.log(p[2])) / 3
+    assert float(weighted) == pytest.approx(entropy + 1 - soft_dice, rel=1e-5)
 
 
 def test_the_schedule_warms_up_and_ends_at_zero() -> None:
@@ -138,6 +141,7 @@ def test_cohorts_that_cannot_be_trained_on() -> None:
         {"patch": 20},
         {"threshold": 3.5},
         {"weight_decay": -1.0},
+        {"positive_weight": 0.0},
     ],
 )
 def test_wrong_options_are_refused(wrong: dict[str, float]) -> None:
