@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from standard_space.errors import LungcastError, UsageError
+from standard_space.progress import Progress
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,7 +25,7 @@ class _Failure(click.ClickException):
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(" ".join(message.split()))
-        self.exit_code = exit_code
+        self.exit_code = exit_code  # type: ignore[misc]
 
 
 class LungcastGroup(click.Group):
@@ -61,7 +62,7 @@ class Console:
         self.quiet = quiet
 
     @contextmanager
-    def progress(self, label: str) -> Iterator[Callable[[str, int, int], None]]:
+    def progress(self, label: str) -> Iterator[Progress]:
         """A progress callable that draws a bar with time left; silent when quiet or not on a terminal."""
         bar = _Bar(label, shown=not self.quiet and sys.stderr.isatty())
         try:

@@ -25,7 +25,7 @@ THRESHOLD = click.option(
 @click.option(
     "--epochs", type=float, help="Instead of --steps: epochs of 64 slices per original scan and view."
 )
-@click.option("--batch", "batch_size", default=16, show_default=True, help="Slices per step.")
+@click.option("--batch", "batch_size", default=8, show_default=True, help="Slices per step.")
 @click.option("--width", default=16, show_default=True, help="Channels of the networks' first level.")
 @click.option(
     "--synthetic-share", default=0.5, show_default=True, help="Share of slices from synthetic scans."

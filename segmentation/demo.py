@@ -1,7 +1,7 @@
 """The demo: the whole road on a small phantom cohort, with a report at its end.
 
-Training and test patients come from different seeds, and both carry lesions from random fields, which share
-nothing with the dynamics that make the synthetic training scans.
+Training, validation and test patients come from different seeds. All carry lesions from random fields, which
+share nothing with the dynamics that make the synthetic training scans.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from segmentation.report import Section, write_report
 from segmentation.sampling import items_of
 from segmentation.threshold_baseline import ThresholdBaseline, tune_threshold_baseline
 from segmentation.training import TrainingOptions, train
+from segmentation.tuning import tune_threshold
 from simulator.augmentation import AugmentationSettings, augment_cohort, prepare_folder
 from simulator.figures import (
     fit_figure,
@@ -40,12 +41,24 @@ from standard_space.manifest import read_manifest
 from standard_space.progress import Progress, silent
 from standard_space.version import lungcast_version
 
-GRID = 128
-TRAINING_PATIENTS, TRAINING_SCANS = 6, 2
-TEST_PATIENTS = 5
-RATIO = 1.0
-STEPS = 140
-FILM_DAYS, FILM_EVERY = 3.0, 0.25
+
+@dataclass(frozen=True)
+class DemoSize:
+    """How large the demo is; the same code runs at any size.
+
+    Patients and scans of each for training, validation (of the threshold) and test; ratio of the augmentation;
+    optimiser steps per view; width of the networks.
+    """
+
+    grid: int = 128
+    training: tuple[int, int] = (12, 2)
+    validation: tuple[int, int] = (3, 2)
+    test: tuple[int, int] = (8, 2)
+    ratio: float = 0.5
+    steps: int = 900
+    width: int = 8
+    film_days: float = 3.0
+    film_every: float = 0.25
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,7 @@ def run_demo(
     out: str | Path,
     *,
     seed: int = 0,
+    size: DemoSize | None = None,
     progress: Progress = silent,
     say: Callable[[str], None] = lambda text: None,
 ) -> DemoResult:
@@ -72,26 +86,33 @@ def run_demo(
         Folder for the cohorts, fits, simulation, model, segmentation, scores and the report.
     seed : int
         Of everything random.
-    progress : callable
-        Called with what is at work; say gets a line when a step is done.
+    size : DemoSize, optional
+        How large.
+    progress, say : callable
+        Told what is at work; `say` gets a line at the beginning of each step.
 
     Raises
     ------
     LungcastError
         When a step fails.
     """
-    out = Path(out)
+    out, size = Path(out), size or DemoSize()
     figures = out / "report"
-    grid = StandardGrid(GRID)
+    grid = StandardGrid(size.grid)
 
-    say(f"1/7  phantom: {TRAINING_PATIENTS} training and {TEST_PATIENTS} test patients")
-    options: dict[str, Any] = {"grid": GRID, "lesions": "fields", "progress": progress}
-    make_cohort(out / "data", patients=TRAINING_PATIENTS, scans=TRAINING_SCANS, seed=2 * seed, **options)
-    make_cohort(out / "test_data", patients=TEST_PATIENTS, scans=1, seed=2 * seed + 1, **options)
+    patients = (
+        f"{size.training[0]} training, {size.validation[0]} validation and {size.test[0]} test patients"
+    )
+    say(f"1/7  phantom: {patients}")
+    options: dict[str, Any] = {"grid": size.grid, "lesions": "fields", "progress": progress}
+    sets = {"": size.training, "validation_": size.validation, "test_": size.test}
+    for number, (name, (count, scans)) in enumerate(sets.items()):
+        make_cohort(out / f"{name}data", patients=count, scans=scans, seed=3 * seed + number, **options)
 
     say("2/7  embed: every scan into the standard space")
-    cohort = _embed(out / "data", out / "cohort", grid, progress)
-    test = _embed(out / "test_data", out / "test_cohort", grid, progress)
+    cohort, validation, test = (
+        _embed(out / f"{name}data", out / f"{name}cohort", grid, progress) for name in sets
+    )
 
     say("3/7  fit: eight parameters per pair of scans")
     fits = fit_cohort(cohort, progress=progress)
@@ -105,28 +126,31 @@ def run_demo(
         cohort,
         source,
         out / "simulation",
-        days=FILM_DAYS,
-        every=FILM_EVERY,
+        days=size.film_days,
+        every=size.film_every,
         seed=seed,
         fits_path=out / "fits.json",
         progress_to=progress,
     )
     for name in ("progression.gif", "volumes.png"):
         (figures / name).write_bytes((out / "simulation" / name).read_bytes())
-    settings = AugmentationSettings(RATIO, seed)
+    settings = AugmentationSettings(size.ratio, seed)
     prepare_folder(out / "augmented", cohort, settings)
     outcome = augment_cohort(cohort, out / "augmented", fits, settings, progress=progress)
     if outcome.failures:
         raise DataError("augmentation failed", got="; ".join(outcome.failures.values()))
     augmented = Cohort.open(out / "augmented", sources=cohort)
 
-    say(f"5/7  train: three networks, {STEPS} steps each")
+    say(f"5/7  train: three networks, {size.steps} steps each")
     model = train(
         items_of(cohort),
         items_of(augmented),
-        options=TrainingOptions(steps=STEPS, seed=seed),
+        options=TrainingOptions(steps=size.steps, width=size.width, seed=seed),
         progress=progress,
     )
+    model.threshold = tune_threshold(
+        model, [validation.read(entry) for entry in validation.entries]
+    ).threshold
     model.save(out / "model")
     write_mark(out / "model", "model", {"lungcast_version": lungcast_version(), "model_id": model.model_id})
     save_figure(training_figure(model.training["history"]), figures / "training.png")
@@ -141,8 +165,8 @@ def run_demo(
     segment_image(model, read_manifest(out / "test_data" / "manifest.csv")[0].image, out / "segmentation")
 
     say("7/7  report")
-    report = _report(out, figures, cohort, augmented, test, model, scores, rival, baseline, shown)
-    write_mark(out, "demo", {"lungcast_version": lungcast_version(), "seed": seed, "grid": GRID})
+    report = _report(figures, size, cohort, augmented, test, model, scores, rival, baseline, shown)
+    write_mark(out, "demo", {"lungcast_version": lungcast_version(), "seed": seed, "grid": size.grid})
     return DemoResult(_median(scores), _median(rival), report)
 
 
@@ -166,8 +190,8 @@ def _median(scores: dict[str, Any]) -> float:
 
 
 def _report(
-    out: Path,
     figures: Path,
+    size: DemoSize,
     cohort: Cohort,
     augmented: Cohort,
     test: Cohort,
@@ -198,14 +222,14 @@ def _report(
         names.append((name, f"{label}: {row['patient']}/{row['scan']}, found (orange) and truth (green)"))
     table = [["unseen scan", "Dice", "recall", "precision", "true ml", "found ml", "Dice of HU threshold"]]
     for row, other in zip(scores["scans"], rival["scans"], strict=True):
-        cells = [f"{row[key]:.2f}" for key in ("dice", "recall", "precision")]
+        cells = ["-" if row[key] is None else f"{row[key]:.2f}" for key in ("dice", "recall", "precision")]
         volumes = [f"{row[key]:.1f}" for key in ("true_ml", "predicted_ml")]
         table.append([f"{row['patient']}/{row['scan']}", *cells, *volumes, f"{other['dice']:.2f}"])
     table.append(["median", f"{_median(scores):.2f}", "", "", "", "", f"{_median(rival):.2f}"])
     sections = [
         Section(
             "A scan in the standard space",
-            f"{source.name} on the {GRID}^3 grid, centred on the lungs; lungs outlined, infection tinted.",
+            f"{source.name} on the {size.grid}^3 grid, centred on the lungs; lungs outlined, infection tinted.",
             [("scan.png", "Axial, coronal and sagittal slices through the infection")],
         ),
         Section(
@@ -216,7 +240,7 @@ def _report(
         ),
         Section(
             "Simulation",
-            f"The fitted dynamics played on for {FILM_DAYS:g} days.",
+            f"The fitted dynamics played on for {size.film_days:g} days.",
             [("progression.gif", "Film of the progression"), ("volumes.png", "Volumes over days")],
         ),
         Section(
@@ -226,8 +250,9 @@ def _report(
         ),
         Section(
             "Segmentation",
-            f"Three networks trained for {STEPS} steps each, scored on {len(dice)} patients they never saw, on "
-            f"the native grid. Rival: the best band of HU inside the lungs ({baseline.low_hu:g} to "
+            f"Three networks trained for {size.steps} steps each, scored on {len(dice)} scans of patients they "
+            f"never saw, on the native grid; threshold {model.threshold:g} on the sum, tuned on validation "
+            f"patients. Rival: the best band of HU inside the lungs ({baseline.low_hu:g} to "
             f"{baseline.high_hu:g} HU), tuned on the same training patients.",
             [
                 *names,

@@ -43,7 +43,7 @@ def embed(
     patient, scan, day, stage
         Names and time for the scan (days).
     infection, lungs : bool array, native shape (z, y, x), optional
-        The user's masks on the image's grid. Infected voxels always belong to the lungs.
+        The user's masks on the image's grid. The annotation never changes the lungs.
     window : Window, optional
         Overrides the window that the image carries; -600/1600 HU when neither is there.
     require_lungs : bool
@@ -123,10 +123,9 @@ def embed(
             )
         outside = float((standard_infection & ~masks.lungs).sum()) / max(1.0, float(standard_infection.sum()))
         if outside > 0.05:
-            notes.append(
-                f"{outside:.0%} of the annotated infection lay outside the lungs found; added to them"
-            )
-        masks = masks._replace(lungs=masks.lungs | standard_infection)
+            # The lungs stay as they were found: if the annotation widened them, a score restricted to the lungs
+            # would profit from the truth.
+            notes.append(f"{outside:.0%} of the annotated infection lies outside the lungs")
     return Scan(
         patient=patient,
         scan=scan,

@@ -254,9 +254,7 @@ def propagate(counts: ArrayLike, parameters: TransitionParameters, n_transitions
     DESIGN 3, "The chain"; paper section III-C (DOI 10.1109/TMI.2020.3001810).
     """
     p = check_counts(counts, "counts").copy()
-    propagate_kernel(
-        p, parameters.as_array(), parameters.reference_ggo_voxels, _check_steps(n_transitions)
-    )
+    propagate_kernel(p, parameters.as_array(), parameters.reference_ggo_voxels, _check_steps(n_transitions))
     return p
 
 
@@ -278,9 +276,7 @@ def propagate_tangents(
     """
     p = check_counts(counts, "counts").copy()
     d = np.zeros((N_BINS, N_PARAMETERS))
-    tangents_kernel(
-        p, d, parameters.as_array(), parameters.reference_ggo_voxels, _check_steps(n_transitions)
-    )
+    tangents_kernel(p, d, parameters.as_array(), parameters.reference_ggo_voxels, _check_steps(n_transitions))
     return p, d
 
 

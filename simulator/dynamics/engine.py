@@ -211,9 +211,7 @@ class _Run:
         state.n += number
         state._n_free -= number
 
-    def rank_newborns(
-        self, state: LesionState, births: NDArray[np.int64], n_old: int, noise: int
-    ) -> None:
+    def rank_newborns(self, state: LesionState, births: NDArray[np.int64], n_old: int, noise: int) -> None:
         """Give this jump's newborns their final bins: where the field is high they enter higher."""
         noise_key = _key(self.seed, PURPOSE_SCORE_NOISE, state.transition)
         number = np.array([state.n - n_old], np.int64)
@@ -308,5 +306,3 @@ def advance(
     if rest:
         run.jump(state, transition_rows(run.w, rest), rest)
     return state
-
-

@@ -55,9 +55,7 @@ def draw_binomial(n: int, probability: float, key: np.uint64, counter: np.uint64
 
 
 @kernel
-def draw_multinomial(
-    n: int, weights: NDArray[np.float64], result: NDArray[np.int64], key: np.uint64
-) -> None:
+def draw_multinomial(n: int, weights: NDArray[np.float64], result: NDArray[np.int64], key: np.uint64) -> None:
     """Fill result with the numbers of n voxels per destination; weights need not sum to exactly 1."""
     size = weights.shape[0]
     result[:] = 0

@@ -39,7 +39,9 @@ def neighbour_table(
                 if dz or dy or dx:
                     steps.append((dz, dy, dx, (dz * shape[1] + dy) * shape[2] + dx))
                     distances.append(
-                        float(np.sqrt(sum((d * s) ** 2 for d, s in zip((dz, dy, dx), spacing_mm, strict=True))))
+                        float(
+                            np.sqrt(sum((d * s) ** 2 for d, s in zip((dz, dy, dx), spacing_mm, strict=True)))
+                        )
                     )
     nearest = min(distances)
     weights = [max(1, int(np.floor(NEAREST_WEIGHT * nearest / d + 0.5))) for d in distances]

@@ -107,7 +107,9 @@ def zero_mean_per_bin(
 def count_not_finite(source: NDArray[np.float32], tissue: NDArray[np.bool_]) -> int:
     """Number of tissue voxels whose signal is NaN or infinite."""
     bad = 0
-    words = tissue[: tissue.shape[0] // 8 * 8].view(np.uint64)  # most of a scan is no tissue: skip 8 at a time
+    words = tissue[: tissue.shape[0] // 8 * 8].view(
+        np.uint64
+    )  # most of a scan is no tissue: skip 8 at a time
     for word in range(words.shape[0]):
         if words[word] != 0:
             for i in range(8 * word, 8 * word + 8):

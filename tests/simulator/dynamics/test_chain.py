@@ -46,7 +46,9 @@ def test_covariance_equals_the_twin(w: TransitionParameters) -> None:
     assert np.linalg.eigvalsh(v).min() > -1e-8
 
 
-@pytest.mark.parametrize("w", [*ALL, replace(GROWING, entry_signal=0.101), replace(GROWING, linked_share=0.0)])
+@pytest.mark.parametrize(
+    "w", [*ALL, replace(GROWING, entry_signal=0.101), replace(GROWING, linked_share=0.0)]
+)
 def test_tangents_equal_finite_differences(w: TransitionParameters) -> None:
     counts = some_counts(2)
     mean, tangents = propagate_tangents(counts, w, 80)

@@ -57,9 +57,7 @@ def check_invariants(state: LesionState, susceptible: np.ndarray) -> None:
 @pytest.mark.parametrize("controls", CONTROLS)
 @pytest.mark.parametrize("w", [GROWING, SHRINKING])
 @pytest.mark.parametrize("jump", [1, 10, 37])
-def test_incremental_bookkeeping_equals_a_dense_computation(
-    controls: Controls, w: object, jump: int
-) -> None:
+def test_incremental_bookkeeping_equals_a_dense_computation(controls: Controls, w: object, jump: int) -> None:
     state = lesion()
     susceptible = (state._status > 0).reshape(state.shape)
     check_invariants(state, susceptible)
@@ -99,7 +97,9 @@ def test_two_halves_equal_one_run_and_seeds_matter(jump: int) -> None:
     assert fingerprint(whole) == fingerprint(halves)
     assert middle.transition == 50
     assert fingerprint(middle) != fingerprint(halves)
-    assert fingerprint(advance(middle, STATIONARY, 50, jump=jump, seed=5, controls=controls)) == fingerprint(whole)
+    assert fingerprint(advance(middle, STATIONARY, 50, jump=jump, seed=5, controls=controls)) == fingerprint(
+        whole
+    )
     other = advance(lesion(), STATIONARY, 100, jump=jump, seed=6, controls=controls)
     assert fingerprint(whole) != fingerprint(other)
 
@@ -301,7 +301,12 @@ GOOD[2, 3, 3] = True
     ],
 )
 def test_bad_starts(change: dict[str, object], words: str) -> None:
-    arguments = {"signal": np.zeros((5, 6, 7)), "infection": GOOD, "susceptible": GOOD, "spacing_mm": (1, 1, 1)}
+    arguments = {
+        "signal": np.zeros((5, 6, 7)),
+        "infection": GOOD,
+        "susceptible": GOOD,
+        "spacing_mm": (1, 1, 1),
+    }
     with pytest.raises(DynamicsError, match=words):
         start_state(**(arguments | change))  # type: ignore[arg-type]
 

@@ -18,7 +18,9 @@ OFF = Controls(gamma=0.0, consolidation_clustering=0.0, correlation_mm=0.0)
 ON = Controls(gamma=3.0, seeded_share=0.2, consolidation_clustering=1.0, correlation_mm=5.0)
 
 
-def runs(w: TransitionParameters, steps: int, jump: int, controls: Controls, number: int = RUNS) -> np.ndarray:
+def runs(
+    w: TransitionParameters, steps: int, jump: int, controls: Controls, number: int = RUNS
+) -> np.ndarray:
     start = lesion()
     results = np.zeros((number, 130))
     for seed in range(number):
@@ -92,7 +94,11 @@ sys.stdout.write(fingerprint(state))
 
 def digest(extra: dict[str, str]) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", DIGEST], env={**os.environ, **extra}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", DIGEST],
+        env={**os.environ, **extra},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return done.stdout
 

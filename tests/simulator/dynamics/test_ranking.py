@@ -85,7 +85,9 @@ def test_scores_stay_in_the_table_and_follow_field_and_neighbours() -> None:
     scores, levels = np.zeros(n, np.uint16), np.zeros((130, SCORE_LEVELS), np.int32)
     key = np.uint64(stream_key(as_seed(0), 3, 0))
     counts = np.bincount(bins, minlength=130)
-    score_voxels(voxels, bins, field, above, bonus_table(1.0), 0, n, NOISE_LEVELS, key, counts, scores, levels)
+    score_voxels(
+        voxels, bins, field, above, bonus_table(1.0), 0, n, NOISE_LEVELS, key, counts, scores, levels
+    )
     assert scores.max() < SCORE_LEVELS
     assert levels.sum() == n
     assert scores[n // 2 :].mean() - scores[: n // 2].mean() == pytest.approx(511, abs=15)

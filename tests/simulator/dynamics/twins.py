@@ -57,9 +57,7 @@ def chain(
     a = t + w.birth_rate * w.linked_share * np.outer(e, below)
     p, v = counts.astype(float).copy(), np.zeros((BINS, BINS))
     for _ in range(steps):
-        births = w.birth_rate * (
-            (1 - w.linked_share) * w.reference_ggo_voxels + w.linked_share * (below @ p)
-        )
+        births = w.birth_rate * ((1 - w.linked_share) * w.reference_ggo_voxels + w.linked_share * (below @ p))
         noise = sum(p[j] * (np.diag(t[:, j]) - np.outer(t[:, j], t[:, j])) for j in range(BINS))
         v = a @ v @ a.T + noise + births * np.diag(e)
         p = t @ p + births * e
