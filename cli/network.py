@@ -148,7 +148,7 @@ def segment(
         console.note(line)
     share = report["infected_share"]
     console.say(
-        f"Infected {report['infected_ml']:.1f} ml of {report['lungs_ml']:.0f} ml lung"
+        f"Infected {report['infection_ml']:.1f} ml of {report['lungs_ml']:.0f} ml lung"
         f"{'' if share is None else f' ({share:.1%})'}; consolidation cut at {consolidation_hu:g} HU:"
     )
     stem = image_stem(image)

@@ -55,7 +55,7 @@ class DemoSize:
     validation: tuple[int, int] = (3, 2)
     test: tuple[int, int] = (8, 2)
     ratio: float = 0.5
-    steps: int = 900
+    steps: int = 750
     width: int = 8
     film_days: float = 3.0
     film_every: float = 0.25
@@ -208,7 +208,10 @@ def _report(
     for entry in synthetic:
         origin = cohort.find(entry.patient, entry.scan.rsplit("-sim", 1)[0])
         pairs.append((cohort.read(origin), augmented.read(entry)))
-    save_figure(sources_and_synthetic_figure(pairs), figures / "augmented.png")
+    beside = "Sources (left), synthetic scans (middle), their annotation (right)"
+    augmented_figures = [("augmented.png", beside)] if pairs else []
+    if pairs:
+        save_figure(sources_and_synthetic_figure(pairs), figures / "augmented.png")
     save_figure(scores_figure({"three-way": scores, "HU threshold": rival}), figures / "scores.png")
     predictor = Predictor(model)
     dice = [row["dice"] for row in scores["scans"]]
@@ -246,7 +249,7 @@ def _report(
         Section(
             "Augmentation",
             f"{len(augmented.entries)} synthetic scans, each with its annotation, beside their sources.",
-            [("augmented.png", "Sources (left), synthetic scans (middle), their annotation (right)")],
+            augmented_figures,
         ),
         Section(
             "Segmentation",

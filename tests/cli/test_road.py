@@ -121,8 +121,8 @@ def test_bad_use_is_refused(road: Path, tmp_path: Path) -> None:
 
 
 def test_a_model_of_another_grid_is_refused(road: Path, tmp_path: Path) -> None:
-    assert lungcast("embed", road / "data/manifest.csv", tmp_path / "c32", "--grid", "32").exit_code == 0
-    fails(1, "different grids", "evaluate", road / "model", tmp_path / "c32")
+    assert lungcast("embed", road / "data/manifest.csv", tmp_path / "c48", "--grid", "48").exit_code == 0
+    fails(1, "different grids", "evaluate", road / "model", tmp_path / "c48")
 
 
 def test_bad_images_fail_alone(road: Path, tmp_path: Path) -> None:

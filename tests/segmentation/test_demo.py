@@ -22,7 +22,7 @@ from standard_space.embedding import embed, restore_mask
 from standard_space.image import read_image, read_mask
 
 TINY = DemoSize(
-    grid=64, training=(2, 2), validation=(1, 1), test=(2, 1), ratio=0.5, steps=30, width=4, film_days=0.5
+    grid=64, training=(2, 2), validation=(1, 1), test=(2, 1), ratio=1.0, steps=30, width=4, film_days=0.5
 )
 CT = Path(slicerio.get_testdata_file("CTChest4.nrrd"))
 LABELS = Path(slicerio.get_testdata_file("Segmentation.seg.nrrd"))
