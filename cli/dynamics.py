@@ -39,7 +39,7 @@ def _morphology(command):  # type: ignore[no-untyped-def]
             "--seeded-share", default=0.0, show_default=True, help="Share of births away from lesions, 0..1."
         ),
         click.option(
-            "--spread", default=1.0, show_default=True, help="0 ragged and widespread ... 8 compact (gamma)."
+            "--spread", default=2.0, show_default=True, help="0 ragged and widespread ... 8 compact (gamma)."
         ),
     ):
         command = option(command)

@@ -49,3 +49,12 @@ def test_tables_are_aligned() -> None:
 def test_every_command_can_be_quiet() -> None:
     for command in main.commands.values():
         assert any(isinstance(p, click.Option) and "--quiet" in p.opts for p in command.params), command.name
+
+
+def test_morphology_defaults_are_the_engine_s() -> None:
+    from simulator.dynamics.controls import Controls
+
+    for command in ("simulate", "augment"):
+        given = {parameter.name: parameter.default for parameter in main.commands[command].params}
+        names = ("spread", "seeded_share", "clustering", "correlation_mm")
+        assert Controls(*(given[name] for name in names)) == Controls()
