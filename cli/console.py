@@ -32,8 +32,12 @@ class LungcastGroup(click.Group):
     """A group whose commands answer a user's mistake with one sentence and an exit code, never a traceback."""
 
     def invoke(self, context: click.Context) -> Any:
+        from simulator.dynamics.errors import DynamicsError
+
         try:
             return super().invoke(context)
+        except DynamicsError as error:
+            raise _Failure(str(error), 1) from None
         except LungcastError as error:
             raise _Failure(str(error), error.exit_code) from None
         except OSError as error:

@@ -16,7 +16,13 @@ FILE = click.Path(path_type=Path)
 @click.option("--patients", default=6, show_default=True, help="Number of patients.")
 @click.option("--scans", default=3, show_default=True, help="Scans of each patient.")
 @click.option("--grid", default=128, show_default=True, help="Coarseness: 128 is about 3 mm, 512 clinical.")
-@click.option("--seed", default=0, show_default=True, help="The same seed gives the same files.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**31 - 1),
+    default=0,
+    show_default=True,
+    help="The same seed gives the same files.",
+)
 @click.option(
     "--lesions",
     type=click.Choice(["dynamics", "fields"]),

@@ -11,7 +11,13 @@ from cli.console import Console, example, force_option, shared_options
 
 @click.command(epilog=example("lungcast demo out"))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--seed", default=0, show_default=True, help="The same seed gives the same demo on a CPU.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**31 - 1),
+    default=0,
+    show_default=True,
+    help="The same seed gives the same demo on a CPU.",
+)
 @force_option
 @shared_options
 def demo(console: Console, out: Path, seed: int, force: bool) -> None:

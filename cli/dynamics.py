@@ -120,7 +120,13 @@ def fit(console: Console, cohort: Path, json_path: Path, figures: Path | None, l
 @click.option("--scan", required=True, help="Scan to start from.")
 @click.option("--days", default=3.0, show_default=True, help="How far to play on, days.")
 @click.option("--every", default=0.5, show_default=True, help="Time between written scans, days.")
-@click.option("--seed", default=0, show_default=True, help="The same seed gives the same files.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**31 - 1),
+    default=0,
+    show_default=True,
+    help="The same seed gives the same files.",
+)
 @click.option(
     "--fits", "fits_path", type=FILE, help="Stored fits; else the patient is fitted, and that is stored."
 )
@@ -132,7 +138,13 @@ def fit(console: Console, cohort: Path, json_path: Path, figures: Path | None, l
     show_default=True,
     help="Where seeds are placed.",
 )
-@click.option("--jump", default=10, show_default=True, help="Transitions (1/100 day) drawn at once.")
+@click.option(
+    "--jump",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="Transitions (1/100 day) drawn at once.",
+)
 @click.option(
     "--consolidation-hu", default=-200.0, show_default=True, help="Clinical cut to consolidation, HU."
 )
@@ -208,8 +220,20 @@ def simulate(
 @click.option(
     "--ratio", default="200%", show_default=True, help="Synthetic scans per scan: 200%, 50% or 1.5."
 )
-@click.option("--seed", default=0, show_default=True, help="The same seed gives the same files.")
-@click.option("--jump", default=10, show_default=True, help="Transitions (1/100 day) drawn at once.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**31 - 1),
+    default=0,
+    show_default=True,
+    help="The same seed gives the same files.",
+)
+@click.option(
+    "--jump",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="Transitions (1/100 day) drawn at once.",
+)
 @_morphology
 @force_option
 @shared_options

@@ -30,7 +30,13 @@ THRESHOLD = click.option(
 @click.option(
     "--synthetic-share", default=0.5, show_default=True, help="Share of slices from synthetic scans."
 )
-@click.option("--seed", default=0, show_default=True, help="The same seed gives the same weights on a CPU.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**31 - 1),
+    default=0,
+    show_default=True,
+    help="The same seed gives the same weights on a CPU.",
+)
 @DEVICE
 @force_option
 @shared_options

@@ -111,6 +111,10 @@ def test_bad_use_is_refused(road: Path, tmp_path: Path) -> None:
     simulate = ("simulate", cohort, tmp_path / "s", "--patient", "phantom3-01", "--scan")
     fails(2, "one of s1, s2", *simulate, "s9")
     fails(2, "too small", *simulate, "s1", "--days", "0")
+    fails(2, "--jump", *simulate, "s1", "--jump", "0")
+    fails(2, "--seed", *simulate, "s1", "--seed", "-1", "--seeds", "3")
+    fails(2, "--jump", "augment", cohort, tmp_path / "a3", "--jump", "0")
+    fails(2, "out of range", *simulate, "s1", "--spread", "9")
     fails(2, "0..1", "train", cohort, tmp_path / "m", "--synthetic-share", "2")
     fails(1, "no such model", "segment", tmp_path / "absent", image, tmp_path / "o")
     fails(2, "no such image", "segment", road / "model", tmp_path / "absent.nii.gz", tmp_path / "o")
@@ -118,6 +122,15 @@ def test_bad_use_is_refused(road: Path, tmp_path: Path) -> None:
     fails(2, "nothing that lungcast wrote", "info", image)
     fails(2, "no such file", "info", tmp_path / "absent")
     fails(2, "out of range", "phantom", tmp_path / "p", "--patients", "0")
+
+
+def test_what_the_dynamics_refuse_is_a_sentence_too(road: Path, tmp_path: Path) -> None:
+    fits = json.loads((road / "fits.json").read_text())
+    for stored in fits["fits"]:
+        stored["fit"]["parameters"]["absorption_rate"] = 2.0
+    (tmp_path / "fits.json").write_text(json.dumps(fits))
+    words = ("simulate", road / "cohort", tmp_path / "s", "--patient", "phantom3-01", "--scan", "s1")
+    fails(1, "absorption_rate", *words, "--fits", tmp_path / "fits.json")
 
 
 def test_a_model_of_another_grid_is_refused(road: Path, tmp_path: Path) -> None:
