@@ -89,17 +89,36 @@ def _pass_y(source, first, weights, target):  # type: ignore[no-untyped-def]
 
 @parallel_kernel
 def _pass_x(source, first, weights, target):  # type: ignore[no-untyped-def]
+    # Four rows at a time share each weight, and unsigned indices spare the test for negative ones: twice as fast
+    # as the plain loop. Rows beyond the last repeat it: the same thread writes the same values again.
     n_out, taps = weights.shape
-    nz, ny, _ = source.shape
-    for job in prange(nz * ny):
-        z = job // ny
-        y = job % ny
+    nz, ny, nx = source.shape
+    quads = (ny + 3) // 4
+    for job in prange(nz * quads):
+        z = np.uintp(job // quads)
+        y0 = 4 * (job % quads)
+        a, b = np.uintp(y0), np.uintp(min(y0 + 1, ny - 1))
+        c, d = np.uintp(min(y0 + 2, ny - 1)), np.uintp(min(y0 + 3, ny - 1))
+        row_a, row_b, row_c, row_d = source[z, a], source[z, b], source[z, c], source[z, d]
+        out_a, out_b, out_c, out_d = target[z, a], target[z, b], target[z, c], target[z, d]
         for j in range(n_out):
-            total = np.float32(0.0)
-            start = first[j]
+            k = np.uintp(j)
+            start = np.uintp(first[k])
+            total_a = np.float32(0.0)
+            total_b = np.float32(0.0)
+            total_c = np.float32(0.0)
+            total_d = np.float32(0.0)
             for t in range(taps):
-                total += weights[j, t] * source[z, y, start + t]
-            target[z, y, j] = total
+                w = weights[k, np.uintp(t)]
+                x = start + np.uintp(t)
+                total_a += w * row_a[x]
+                total_b += w * row_b[x]
+                total_c += w * row_c[x]
+                total_d += w * row_d[x]
+            out_a[k] = total_a
+            out_b[k] = total_b
+            out_c[k] = total_c
+            out_d[k] = total_d
 
 
 def resample(
