@@ -1,12 +1,17 @@
-"""Commands that make and look at data: phantom, embed, info."""
+"""Commands that make, check, embed, restore and describe data."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from cli.console import Console, example, force_option, shared_options, table
+from cli.console import Console, duration, example, force_option, parse_window, shared_options, table
+
+if TYPE_CHECKING:
+    from standard_space.check import CheckReport, Problem
+    from standard_space.ingest import EmbedSettings
 
 FILE = click.Path(path_type=Path)
 
@@ -51,38 +56,210 @@ def phantom(
     console.wrote({"manifest": out / "manifest.csv", "truth": out / "truth.json", "images": out / "images"})
 
 
-@click.command(epilog=example("lungcast embed data/manifest.csv cohort --grid 128"))
+GRID = click.option(
+    "--grid", default=512, show_default=True, help="Voxels along each axis of the standard grid."
+)
+JOBS = click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Worker processes; they share the cores.",
+)
+WINDOW = click.option(
+    "--window",
+    help="LEVEL,WIDTH in HU, or auto (from the parenchyma), for scans whose row gives none. "
+    "Default: lung-window DICOM tags, else -600,1600.",
+)
+LUNGMASK = click.option(
+    "--lungmask",
+    "lungmask_weights",
+    type=FILE,
+    help="lungmask weights (.pth) that find the lungs where the row gives no mask (extra `lungmask`).",
+)
+
+
+def _settings(grid: int, window: str | None, lungmask_weights: Path | None) -> EmbedSettings:
+    from standard_space.errors import UsageError
+    from standard_space.grid import StandardGrid
+    from standard_space.ingest import EmbedSettings
+    from standard_space.window import Window
+
+    if lungmask_weights is not None and not lungmask_weights.is_file():
+        raise UsageError("no such lungmask weights", where=lungmask_weights)
+    pair = None if window == "auto" else parse_window(window)
+    chosen = "auto" if window == "auto" else None if pair is None else Window(*pair, source="caller")
+    return EmbedSettings(StandardGrid(grid), chosen, lungmask_weights)  # type: ignore[arg-type]
+
+
+@click.command(epilog=example("lungcast check data/manifest.csv --jobs 2"))
+@click.argument("manifest", type=FILE)
+@click.option("--json", "json_path", type=FILE, help="Write everything found there.")
+@GRID
+@WINDOW
+@LUNGMASK
+@JOBS
+@click.option("--headers-only", is_flag=True, help="Leave voxels unread: damage in them goes unseen.")
+@click.option(
+    "--trial/--no-trial",
+    default=True,
+    show_default=True,
+    help="Embed the largest scan to predict costs from.",
+)
+@shared_options
+def check(
+    console: Console,
+    manifest: Path,
+    json_path: Path | None,
+    grid: int,
+    window: str | None,
+    lungmask_weights: Path | None,
+    jobs: int,
+    headers_only: bool,
+    trial: bool,
+) -> None:
+    """Look at every scan of MANIFEST before anything expensive starts.
+
+    Prints one table of all scans with every problem and its remedy, and predicts time, memory and disk of
+    `lungcast embed` with the same options. Exit code 1 when there is a problem.
+    """
+    from standard_space.check import check_cohort
+    from standard_space.files import write_json
+
+    settings = _settings(grid, window, lungmask_weights)
+    with console.progress("check") as progress:
+        report = check_cohort(
+            manifest, settings, jobs=jobs, headers_only=headers_only, trial=trial, progress=progress
+        )
+    if json_path is not None:
+        write_json(json_path, report.to_json())
+    _say_check(console, report)
+    if json_path is not None:
+        console.wrote({"check": json_path})
+    if report.problem_count:
+        raise click.exceptions.Exit(1)
+
+
+def _say_check(console: Console, report: CheckReport) -> None:
+    rows = [["scan", "voxels", "spacing mm", "axes", "window HU", "annotated", "finding"]]
+    for scan in report.scans:
+        where = scan.geometry
+        head = [
+            scan.scan,
+            "-" if where is None else "x".join(map(str, where.size)),
+            "-" if where is None else "x".join(f"{s:.3g}" for s in where.spacing_mm),
+            "-" if where is None else where.orientation,
+            scan.window or "-",
+            "yes" if scan.annotated else "no",
+        ]
+        findings = [f"PROBLEM {_told(p)}" for p in scan.problems] + [f"note: {n}" for n in scan.notes]
+        for number, finding in enumerate(findings or ["ok"]):
+            rows.append([*(head if number == 0 else [""] * len(head)), finding])
+    for problem in report.manifest_problems:
+        rows.append(["-"] * 6 + [f"PROBLEM {_told(problem)}"])
+    console.say(table(rows, left=(0, 3, 4, 5, 6)))
+    usable = sum(not scan.problems for scan in report.scans)
+    count = f"{report.problem_count} problem{'' if report.problem_count == 1 else 's'}"
+    console.say(f"{usable} of {len(report.scans) + len(report.manifest_problems)} scans can be used; {count}")
+    cost = report.prediction
+    if cost is not None:
+        console.say(
+            f"embedding {usable} at {report.grid}^3 with --jobs {cost.jobs}: about {duration(cost.seconds)}, "
+            f"{cost.memory_gb:.1f} GB of memory, {cost.disk_mb:.0f} MB of disk ({cost.free_disk_gb:.0f} GB free "
+            f"here); from {cost.trial}: {cost.trial_seconds:.1f} s"
+        )
+
+
+def _told(problem: Problem) -> str:
+    return " ".join(f"{problem.sentence()}{'' if problem.remedy is None else f'; {problem.remedy}'}".split())
+
+
+@click.command(epilog=example("lungcast embed data/manifest.csv cohort --jobs 2"))
 @click.argument("manifest", type=FILE)
 @click.argument("cohort", type=FILE)
-@click.option("--grid", default=512, show_default=True, help="Voxels along each axis of the standard grid.")
+@GRID
+@WINDOW
+@LUNGMASK
+@JOBS
 @force_option
 @shared_options
-def embed(console: Console, manifest: Path, cohort: Path, grid: int, force: bool) -> None:
+def embed(
+    console: Console,
+    manifest: Path,
+    cohort: Path,
+    grid: int,
+    window: str | None,
+    lungmask_weights: Path | None,
+    jobs: int,
+    force: bool,
+) -> None:
     """Embed every scan of MANIFEST into the standard space, as a folder COHORT of scan files.
 
     MANIFEST is a CSV with the columns patient,scan,day,image (date, ISO 8601, may replace day) and, optionally,
-    infection,lungs,window_level,window_width,stage. Paths are relative to the CSV; image is a NIfTI, NRRD or MHA
-    file or a folder with a DICOM series.
+    infection,lungs,lobes,window_level,window_width,stage. Paths are relative to the CSV; image is a NIfTI, NRRD or
+    MHA file or a folder with a DICOM series.
+
+    Run again, it continues: scans already embedded from the same files with the same options are kept.
     """
-    from standard_space.files import prepare_output_folder
-    from standard_space.grid import StandardGrid
-    from standard_space.ingest import embed_cohort
+    from standard_space.ingest import embed_cohort, prepare_cohort
     from standard_space.manifest import read_manifest
 
-    standard = StandardGrid(grid)
+    settings = _settings(grid, window, lungmask_weights)
     read_manifest(manifest)  # what is wrong with it is said before anything is emptied
-    prepare_output_folder(cohort, "cohort", force=force)
+    prepare_cohort(cohort, settings, force=force)
     with console.progress("embed") as progress:
-        outcome = embed_cohort(manifest, cohort, standard, progress=progress)
+        outcome = embed_cohort(manifest, cohort, settings, jobs=jobs, progress=progress)
     if outcome.entries:
         rows = [["scan", "day", "lungs ml", "infected ml"]]
         for entry in outcome.entries:
             infected = "-" if entry.infected_ml is None else f"{entry.infected_ml:.1f}"
             rows.append([entry.name, f"{entry.day:g}", f"{entry.lungs_ml:.0f}", infected])
         console.say(table(rows))
-        console.say(f"{len(outcome.entries)} scans on the {grid}^3 standard grid:")
+        before = f", {len(outcome.resumed)} of them by an earlier run" if outcome.resumed else ""
+        console.say(f"{len(outcome.entries)} scans on the {grid}^3 standard grid{before}:")
         console.wrote({"cohort": cohort})
     console.finish(outcome.failures, outcome.notes)
+
+
+@click.command(epilog=example("lungcast restore cohort/p1_a.h5 --what infection p1_a_infection.nii.gz"))
+@click.argument("scan", type=FILE)
+@click.argument("out", type=FILE)
+@click.option(
+    "--what",
+    type=click.Choice(
+        ["hu", "signal", "infection", "lungs", "left_lung", "right_lung", "airways", "vessels", "lobes"]
+    ),
+    default="infection",
+    show_default=True,
+    help="The layer.",
+)
+@click.option("--sources", type=FILE, help="The cohort a synthetic SCAN was made from.")
+@force_option
+@shared_options
+def restore(console: Console, scan: Path, out: Path, what: str, sources: Path | None, force: bool) -> None:
+    """Bring a layer of the scan file SCAN back to the scan's native grid and write it as the image OUT.
+
+    OUT (.nii.gz, .nrrd, .mha) opens on top of the original scan in any viewer. It is what the standard grid holds,
+    brought back, not a copy of the file that was embedded.
+    """
+    from standard_space.cohort import Cohort
+    from standard_space.errors import UsageError
+    from standard_space.image import write_volume
+    from standard_space.image_file import SUFFIXES
+    from standard_space.restore import restore_layer
+    from standard_space.scanfile import read_scan
+
+    if not out.name.lower().endswith(SUFFIXES):
+        raise UsageError("not an image format lungcast writes", where=out, expected=", ".join(SUFFIXES))
+    if out.exists() and not force:
+        raise UsageError(
+            "the output exists", where=out, remedy="choose another or pass --force to replace it"
+        )
+    finder = None if sources is None else Cohort.open(sources).find_source
+    loaded = read_scan(scan, finder)
+    write_volume(out, restore_layer(loaded, what), loaded.placement.native)  # type: ignore[arg-type]
+    console.say(f"{what} of {loaded.name} on its native grid, {loaded.placement.native.summary()}:")
+    console.wrote({what: out})
 
 
 @click.command(epilog=example("lungcast info cohort/p1_s1.h5"))

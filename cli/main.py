@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 from cli.console import LungcastGroup
-from cli.data import embed, info, phantom
+from cli.data import check, embed, info, phantom, restore
 from cli.demo import demo
 from cli.dynamics import augment, fit, simulate
 from cli.network import evaluate, segment, train
@@ -26,6 +26,7 @@ def main() -> None:
     \b
     The road, in order:
       lungcast phantom DATA                     a cohort to try things on
+      lungcast check MANIFEST                   every problem of every scan, first
       lungcast embed MANIFEST COHORT            scans into the standard space
       lungcast fit COHORT --json fits.json      eight parameters per pair of scans
       lungcast augment COHORT AUG --ratio 200%  new annotated scans
@@ -35,7 +36,7 @@ def main() -> None:
     """
 
 
-for command in (demo, phantom, embed, info, fit, simulate, augment, train, segment, evaluate):
+for command in (demo, phantom, check, embed, restore, info, fit, simulate, augment, train, segment, evaluate):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from standard_space.cohort import Cohort
 from standard_space.errors import DataError
 from standard_space.files import write_json, write_mark
 from standard_space.grid import StandardGrid
-from standard_space.ingest import embed_cohort
+from standard_space.ingest import EmbedSettings, embed_cohort
 from standard_space.manifest import read_manifest
 from standard_space.progress import Progress, silent
 from standard_space.version import lungcast_version
@@ -171,7 +171,7 @@ def run_demo(
 
 
 def _embed(data: Path, folder: Path, grid: StandardGrid, progress: Progress) -> Cohort:
-    outcome = embed_cohort(data / "manifest.csv", folder, grid, progress=progress)
+    outcome = embed_cohort(data / "manifest.csv", folder, EmbedSettings(grid), progress=progress)
     if outcome.failures:
         raise DataError("embedding failed", got="; ".join(outcome.failures.values()))
     return Cohort.open(folder)

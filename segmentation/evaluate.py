@@ -14,9 +14,9 @@ from segmentation.metrics import FAILURE_DICE, TOLERANCE_VOXELS, overlap, share_
 from segmentation.model import ThreeWaySegmenter, image_sha256, patient_sha256
 from segmentation.predict import Predictor, to_native
 from standard_space.cohort import Cohort
-from standard_space.embedding import restore_mask
 from standard_space.errors import DataError
 from standard_space.progress import Progress, silent
+from standard_space.restore import restore_mask
 from standard_space.scan import Scan
 
 GROUPS = ("held_out", "training")

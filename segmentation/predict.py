@@ -21,11 +21,12 @@ from segmentation.quantification import DEFAULT_CONSOLIDATION_HU, quantify
 from segmentation.signal import input_air, input_signal
 from segmentation.unet import MULTIPLE, channels_last, fused_copy, pad_to_multiple
 from segmentation.views import VIEWS, as_planes, normal_axis, plane_axes, stacks
-from standard_space.embedding import embed, restore_mask, restore_volume
+from standard_space.embedding import embed
 from standard_space.errors import DataError, NoLungsError, UsageError
 from standard_space.files import write_json
 from standard_space.image import read_image, read_mask, write_volume
 from standard_space.progress import Progress, silent
+from standard_space.restore import restore_mask, restore_volume
 from standard_space.scan import Scan
 from standard_space.window import Window
 

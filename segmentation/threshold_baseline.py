@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from standard_space.embedding import restore_mask
 from standard_space.errors import DataError
+from standard_space.restore import restore_mask
 from standard_space.scan import Scan
 
 SMOOTHING_MM = (0.0, 2.0, 4.0)

@@ -123,6 +123,8 @@ def make_volume(
         grid=source.grid,
         signal=state.signal_volume(),
         lungs=source.lungs,
+        left_lung=source.left_lung,
+        lobes=source.lobes,
         airways=source.airways,
         vessels=source.vessels,
         infection=state.mask(),

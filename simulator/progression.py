@@ -16,10 +16,10 @@ from simulator.dynamics.bins import N_BELOW
 from simulator.dynamics.engine import Controls, LesionState, RunReport, advance, start_state
 from simulator.dynamics.parameters import TransitionParameters
 from simulator.series import TRANSITIONS_PER_DAY
-from standard_space.embedding import restore_mask, restore_volume
 from standard_space.errors import DataError, UsageError
 from standard_space.files import write_text
 from standard_space.image import write_volume
+from standard_space.restore import restore_mask, restore_volume
 from standard_space.scan import Scan
 from standard_space.window import AIR_HU
 

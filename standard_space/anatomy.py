@@ -1,7 +1,6 @@
-"""Lungs, airways and vessels by classical operations, in millimetres, at a working resolution.
+"""Lungs, airways and vessels by classical operations, in millimetres: found coarsely, refined on the standard grid.
 
-No weights are downloaded. Closings and growths are distance thresholds, so anisotropic voxels are handled as
-they are. The user's own lung mask, where there is one, wins.
+No weights are downloaded. The user's own lung mask, where there is one, wins.
 """
 
 from __future__ import annotations
@@ -9,33 +8,37 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from standard_space.airways import grow_airways
+from standard_space.body import InnerAir, air_inside_body
+from standard_space.lungs import aerated_lungs
+from standard_space.morphology import Spacing, close, dilate, padded_box
+from standard_space.sides import find_left_lung, midline_x
+from standard_space.vessels import find_vessels
 
 WORKING_SPACING_MM = 2.0
 """Masks are found at this spacing (or the native one where that is coarser)."""
 
-AIR_BELOW_HU = -400.0
-LUNG_MIN_ML = 150.0
-LUNG_SECOND_SHARE = 0.15
-GAS_BELOW_HU = -960.0
-CLOSING_MM = 9.0
-AIRWAY_MAX_ML = 110.0
 AIRWAY_WALL_MM = 1.5
-VESSEL_RADIUS_MM = 5.0
-VESSEL_CONTRAST_HU = 180.0
-VESSEL_ABOVE_HU = -650.0
-
-Spacing = tuple[float, float, float]
+CLOSING_MM = 9.0
+ONE_LUNG_SHARE = 0.12
+"""A side with less than this share of the other's volume counts as missing."""
 
 
 class Anatomy(NamedTuple):
-    """Masks of one volume, bool (z, y, x). `lungs` excludes trachea and main bronchi, includes vessels."""
+    """Masks of one volume, bool (z, y, x).
+
+    `lungs` excludes trachea and main bronchi and includes vessels; `left_lung` is the part of it that is the
+    patient's left lung. `notes` tell a user what to look at.
+    """
 
     lungs: NDArray[np.bool_]
+    left_lung: NDArray[np.bool_]
     airways: NDArray[np.bool_]
     vessels: NDArray[np.bool_]
+    notes: tuple[str, ...] = ()
 
 
 def find_anatomy(
@@ -50,156 +53,53 @@ def find_anatomy(
     spacing_mm : tuple of float
         Voxel spacing along (z, y, x), mm.
     lungs : bool array, shape (z, y, x), optional
-        The user's lung mask; it is kept, and only airways and vessels are found.
+        The user's lung mask; it is kept, and only sides, airways and vessels are found.
 
     Returns
     -------
     Anatomy, or None when no lungs are found.
     """
-    inside = _air_inside_body(hu, spacing_mm)
-    airways = _grow_airways(hu, inside, spacing_mm)
+    inner = air_inside_body(hu, spacing_mm)
+    body = padded_box(inner.body, 0.0, spacing_mm)
+    centre_x = hu.shape[2] / 2 if body is None else (body[2].start + body[2].stop) / 2
+    airways = grow_airways(hu, inner.air, spacing_mm, centre_x)
     if lungs is None:
-        found = _lungs_from_air(hu, inside, airways, spacing_mm)
-        if found is None:
+        aerated = aerated_lungs(hu, inner, airways, spacing_mm)
+        if aerated is None:
             return None
-        lungs = found
+        lungs = close(aerated, CLOSING_MM, spacing_mm) & (hu < 250.0)
+        lungs = (np.asarray(ndimage.binary_fill_holes(lungs)) | aerated) & ~airways
     if not lungs.any():
         return None
+    middle_x = midline_x(hu, lungs, inner.body, spacing_mm)
+    left = find_left_lung(lungs, middle_x, spacing_mm)
     near_airways = dilate(airways, AIRWAY_WALL_MM, spacing_mm)
-    return Anatomy(lungs, near_airways, _vessels(hu, lungs & ~near_airways, spacing_mm))
+    vessels = find_vessels(hu, lungs & ~near_airways, spacing_mm)
+    return Anatomy(lungs, left, near_airways, vessels, _notes(lungs, left, inner))
 
 
-def dilate(mask: NDArray[np.bool_], radius_mm: float, spacing_mm: Spacing) -> NDArray[np.bool_]:
-    """All voxels whose centre lies within `radius_mm` of a voxel of the mask."""
-    if not mask.any():
-        return mask.copy()
-    return np.asarray(ndimage.distance_transform_edt(~mask, sampling=spacing_mm) <= radius_mm)
+def _notes(lungs: NDArray[np.bool_], left: NDArray[np.bool_], inner: InnerAir) -> tuple[str, ...]:
+    notes = []
+    sides = {"left": int(left.sum()), "right": int(lungs.sum()) - int(left.sum())}
+    small, big = sorted(sides, key=lambda name: sides[name])
+    if sides[small] < ONE_LUNG_SHARE * sides[big]:
+        notes.append(
+            f"one lung was found: the {big} one; the {small} one is missing, solid or outside the image"
+        )
+    edges = (lungs[:, 0], lungs[:, -1], lungs[:, :, 0], lungs[:, :, -1])
+    if any(edge.any() for edge in edges):
+        notes.append("the lungs touch the image's side: the field of view is cropped")
+    if lungs[0].any() or lungs[-1].any():
+        notes.append("the lungs touch the image's first or last slice: the scan does not cover them")
+    return tuple(notes)
 
 
-def close(mask: NDArray[np.bool_], radius_mm: float, spacing_mm: Spacing) -> NDArray[np.bool_]:
-    """Morphological closing with a ball of `radius_mm`; what lies outside the volume counts as empty."""
-    pad = [int(np.ceil(radius_mm / s)) + 1 for s in spacing_mm]
-    padded = np.pad(mask, [(p, p) for p in pad])
-    grown = dilate(padded, radius_mm, spacing_mm)
-    closed = ndimage.distance_transform_edt(grown, sampling=spacing_mm) > radius_mm
-    inner = tuple(slice(p, -p) for p in pad)
-    return np.asarray(closed[inner] | mask)
-
-
-def _air_inside_body(hu: NDArray[np.float32], spacing_mm: Spacing) -> NDArray[np.bool_]:
-    """Air enclosed by the body in its axial slices (lungs, airways, bowel gas)."""
-    smooth = ndimage.gaussian_filter(hu, [min(1.0, 1.0 / s) for s in spacing_mm])
-    tissue = smooth > AIR_BELOW_HU
-    body = _largest(ndimage.binary_opening(tissue, iterations=1))
-    inside = np.zeros_like(body)
-    for z in range(body.shape[0]):
-        inside[z] = ndimage.binary_fill_holes(body[z])
-    return np.asarray(inside & ~tissue)
-
-
-def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    labels, count = ndimage.label(mask)
-    if count == 0:
-        return mask
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    return np.asarray(labels == int(sizes.argmax()))
-
-
-def _grow_airways(
-    hu: NDArray[np.float32], inside: NDArray[np.bool_], spacing_mm: Spacing
-) -> NDArray[np.bool_]:
-    """Trachea and main bronchi: growth from a tracheal seed at the highest threshold that does not leak."""
-    none = np.zeros(hu.shape, np.bool_)
-    seed = _tracheal_seed(hu, inside, spacing_mm)
-    if seed is None:
-        return none
-    voxel_ml = float(np.prod(spacing_mm)) / 1000.0
-    best = none
-    for threshold in (-970.0, -950.0, -930.0, -910.0, -890.0, -870.0):
-        labels, _ = ndimage.label(inside & (hu < threshold))
-        label = labels[seed]
-        if label == 0:
-            continue
-        grown = labels == label
-        volume_ml = float(grown.sum()) * voxel_ml
-        previous_ml = float(best.sum()) * voxel_ml
-        leaked = volume_ml > AIRWAY_MAX_ML or (previous_ml > 10.0 and volume_ml > 1.8 * previous_ml)
-        if leaked:
-            break
-        best = grown
-    return best
-
-
-def _tracheal_seed(
-    hu: NDArray[np.float32], inside: NDArray[np.bool_], spacing_mm: Spacing
-) -> tuple[int, int, int] | None:
-    """A voxel in the trachea: a compact, very dark, roughly central air region in several upper slices."""
-    voxel_mm2 = spacing_mm[1] * spacing_mm[2]
-    dark = inside & (hu < -880.0)
-    upper = [z for z in range(hu.shape[0] - 1, -1, -1) if dark[z].any()][: max(4, hu.shape[0] // 2)]
-    centre_x = hu.shape[2] / 2
-    best: tuple[float, tuple[int, int, int]] | None = None
-    for z in upper:
-        labels, count = ndimage.label(dark[z])
-        for label, window in enumerate(ndimage.find_objects(labels), start=1):
-            region = labels[window] == label
-            area = float(region.sum()) * voxel_mm2
-            extent = [float(n) * s for n, s in zip(region.shape, spacing_mm[1:], strict=True)]
-            off_centre = abs((window[1].start + window[1].stop) / 2 - centre_x) * spacing_mm[2]
-            if not 40.0 <= area <= 600.0 or max(extent) > 40.0 or off_centre > 50.0:
-                continue
-            roundness = area / (extent[0] * extent[1])
-            depth = -float(hu[z][window][region].mean()) / 1000.0
-            score = roundness + 2.0 * depth - off_centre / 50.0
-            if best is None or score > best[0]:
-                y, x = np.argwhere(region)[np.argmin(hu[z][window][region])]
-                best = (score, (z, int(y) + window[0].start, int(x) + window[1].start))
-        del count
-    return None if best is None else best[1]
-
-
-def _lungs_from_air(
-    hu: NDArray[np.float32], inside: NDArray[np.bool_], airways: NDArray[np.bool_], spacing_mm: Spacing
-) -> NDArray[np.bool_] | None:
-    voxel_ml = float(np.prod(spacing_mm)) / 1000.0
-    without = inside & ~dilate(airways, 2.0, spacing_mm)
-    labels, count = ndimage.label(without)
-    if count == 0:
-        return None
-    sizes_ml = np.bincount(labels.ravel()).astype(np.float64) * voxel_ml
-    sizes_ml[0] = 0.0
-    order = np.argsort(sizes_ml)[::-1]
-    means = ndimage.mean(hu, labels, order[:6])
-    kept = [
-        int(label)
-        for label, mean in zip(order[:6], np.atleast_1d(means), strict=False)
-        if sizes_ml[label] >= LUNG_MIN_ML and mean > GAS_BELOW_HU
-    ]
-    kept = [label for label in kept if sizes_ml[label] >= LUNG_SECOND_SHARE * sizes_ml[kept[0]]][:2]
-    if not kept:
-        return None
-    lungs = np.isin(labels, kept)
-    closed = close(lungs, CLOSING_MM, spacing_mm) & (hu < 250.0)
-    closed = np.asarray(ndimage.binary_fill_holes(closed))
-    return np.asarray((closed | lungs) & ~airways)
-
-
-def _vessels(hu: NDArray[np.float32], lungs: NDArray[np.bool_], spacing_mm: Spacing) -> NDArray[np.bool_]:
-    """Thin bright structures: what a grey opening of a few mm removes (a white top hat)."""
-    vessels = np.zeros_like(lungs)
-    boxes = ndimage.find_objects(lungs.astype(np.int8))
-    if not boxes or boxes[0] is None:
-        return vessels
-    margin = [int(np.ceil(2 * VESSEL_RADIUS_MM / s)) for s in spacing_mm]
-    box = tuple(
-        slice(max(0, b.start - m), min(n, b.stop + m))
-        for b, m, n in zip(boxes[0], margin, lungs.shape, strict=True)
+def refine_anatomy(
+    hu: NDArray[np.float32], spacing_mm: Spacing, coarse: Anatomy, user_lungs: NDArray[np.bool_] | None
+) -> Anatomy:
+    """TEMP."""
+    return (
+        coarse
+        if user_lungs is None
+        else coarse._replace(lungs=user_lungs, left_lung=coarse.left_lung & user_lungs)
     )
-    # Outside the lungs the wall would swallow what touches it: it is set to parenchyma first.
-    parenchyma = float(np.median(hu[lungs]))
-    inner = np.where(lungs[box], hu[box], np.float32(parenchyma))
-    radius = [max(1, round(VESSEL_RADIUS_MM / s)) for s in reversed(spacing_mm)]
-    hat = sitk.GetArrayFromImage(sitk.WhiteTopHat(sitk.GetImageFromArray(inner), radius, sitk.sitkBox))
-    vessels[box] = lungs[box] & (hat > VESSEL_CONTRAST_HU) & (hu[box] > VESSEL_ABOVE_HU)
-    return vessels

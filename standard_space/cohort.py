@@ -12,6 +12,7 @@ from standard_space.errors import ScanFileError, UsageError
 from standard_space.files import read_mark, write_text
 from standard_space.scan import Scan
 from standard_space.scanfile import read_meta, read_scan
+from standard_space.scanreader import ScanReader, open_scan
 
 MANIFEST = "manifest.csv"
 COLUMNS = ("patient", "scan", "day", "stage", "kind", "file", "content_sha256", "lungs_ml", "infected_ml")
@@ -121,7 +122,11 @@ class Cohort:
 
     def read(self, entry: Entry) -> Scan:
         """Read an entry's scan; a synthetic one is laid over its source."""
-        return read_scan(self.path(entry), self._find_source)
+        return read_scan(self.path(entry), self.find_source)
+
+    def open_scan(self, entry: Entry) -> ScanReader:
+        """Open an entry's scan file to read slices and crops without loading the volume."""
+        return open_scan(self.path(entry), self._source_path)
 
     def find(self, patient: str, scan: str) -> Entry:
         """The entry of a patient's scan.
@@ -150,7 +155,17 @@ class Cohort:
             groups.setdefault(entry.patient, []).append(entry)
         return groups
 
-    def _find_source(self, patient: str, scan: str, content_sha256: str) -> Scan:
+    def find_source(self, patient: str, scan: str, content_sha256: str) -> Scan:
+        """The source of a synthetic scan, in this cohort or in its `sources`.
+
+        Raises
+        ------
+        ScanFileError
+            When it is missing or was altered.
+        """
+        return read_scan(self._source_path(patient, scan, content_sha256))
+
+    def _source_path(self, patient: str, scan: str, content_sha256: str) -> Path:
         sources = self.sources or self
         for entry in sources.entries:
             if entry.patient == patient and entry.scan == scan and not entry.synthetic:
@@ -163,7 +178,7 @@ class Cohort:
                         expected=content_sha256[:12],
                         remedy="augment again from the present cohort",
                     )
-                return sources.read(entry)
+                return sources.path(entry)
         raise ScanFileError(
             f"the source {patient}/{scan} of a synthetic scan is missing",
             where=sources.folder,

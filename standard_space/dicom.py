@@ -1,135 +1,159 @@
-"""A folder with a DICOM series: the largest CT series, slices ordered and spaced by ImagePositionPatient."""
+"""A folder with DICOM files, as a hospital exports it: its largest axial CT series as one HU volume."""
 
 from __future__ import annotations
 
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
-from standard_space.errors import DataError, GeometryError, ReadError
-from standard_space.window import Window
+from standard_space.dicom_codec import decode_frames, decoded_frame, write_frame
+from standard_space.dicom_files import DEFLATED, DamagedError, opened, quiet
+from standard_space.dicom_pixels import frame_bytes, native_values, to_hu
+from standard_space.dicom_series import choose_series, tag_window
+from standard_space.dicom_stack import Stack, stack
+from standard_space.errors import ReadError
+from standard_space.geometry import Geometry
+from standard_space.lanczos import resample
+from standard_space.window import AIR_HU, Window
 
-_POSITION, _ORIENTATION = "0020|0032", "0020|0037"
-_LEVEL, _WIDTH, _MODALITY = "0028|1050", "0028|1051", "0008|0060"
-SPACING_TOLERANCE_MM = 0.1
-LUNG_LEVEL_MAX_HU, LUNG_WIDTH_MIN_HU = -300.0, 1000.0
+_LOWEST_HU = -1024.0
+
+
+@dataclass(frozen=True)
+class DicomSummary:
+    """What `read_dicom_folder` would return, without the voxels.
+
+    Parameters
+    ----------
+    geometry : Geometry
+        Of the volume, after correction of a gantry tilt.
+    window : Window or None
+        The tags' window when it shows lung.
+    notes : list of str
+        What a user should know about the reading.
+    size_bytes : int
+        Bytes on disk of the files the volume is made of.
+    files : tuple of Path
+        Those files. Their names may hold identifiers: never write them anywhere.
+    """
+
+    geometry: Geometry
+    window: Window | None
+    notes: list[str]
+    size_bytes: int
+    files: tuple[Path, ...]
+
+
+def inspect_dicom_folder(folder: Path) -> DicomSummary:
+    """Check a folder by its headers only; no pixel is decoded.
+
+    Raises
+    ------
+    LungcastError
+        As `read_dicom_folder`, except for compressed pixels that turn out damaged when decoded.
+    """
+    with quiet():
+        found, window = _find(folder)
+    files = tuple(sorted({s.path for s in found.slices}))
+    size = sum(path.stat().st_size for path in files)
+    return DicomSummary(found.geometry, window, found.notes, size, files)
 
 
 def read_dicom_folder(folder: Path) -> tuple[sitk.Image, Window | None, list[str]]:
-    """Read the largest CT series of a folder.
+    """Read the largest axial CT series of a folder and its subfolders.
 
-    Slices are ordered by the projection of ImagePositionPatient on the slice normal, and the slice spacing is
-    taken from those positions: never from SliceThickness or InstanceNumber.
+    Slices are ordered and spaced by the projection of ImagePositionPatient on the slice normal, never by
+    SliceThickness, InstanceNumber or SpacingBetweenSlices. A gantry tilt is corrected: each slice is shifted
+    in its plane, by Lanczos interpolation, so that the grid is orthogonal and every voxel keeps its place in
+    the world.
 
     Returns
     -------
     image : SimpleITK.Image
-        HU, rescale slope and intercept applied.
+        float32 HU, every slice's own rescale slope and intercept applied, padding as air.
     window : Window or None
-        First window of the first slice's tags.
+        First window of the tags, when it shows lung.
     notes : list of str
-        Which series was taken when there are several.
+        Which series was taken, what was left out or corrected; no identifier of the patient.
 
     Raises
     ------
     ReadError
-        When the folder holds no readable DICOM series.
+        When the folder holds no DICOM series, or files of the series are damaged or cannot be decoded.
     DataError
-        When slices are missing or unevenly spaced, or the series is not a CT.
+        When there is no CT, CT of several patients, too few slices, or slices are missing, unevenly spaced or
+        doubled.
     GeometryError
-        When slices differ in orientation or are sheared (gantry tilt).
+        When slices do not say where they lie, or lie sideways as no gantry tilt explains.
     """
-    warn = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        return _read(folder)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = lines[-1] if lines else type(error).__name__
-        raise ReadError(f"the DICOM series cannot be read ({reason})", where=folder) from None
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(warn)
+    with quiet():
+        found, window = _find(folder)
+        volume = _volume(found, folder)
+    return found.geometry.apply(volume), window, found.notes
 
 
-def _read(folder: Path) -> tuple[sitk.Image, Window | None, list[str]]:
-    series = {
-        uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)
-        for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    }
-    if not series:
-        raise ReadError("the folder holds no DICOM series", where=folder)
-    names = max(series.values(), key=len)
-    notes = (
-        [f"{len(series)} series found; the largest, {len(names)} slices, is taken"] if len(series) > 1 else []
-    )
-    positions, orientations, window = [], [], None
-    for name in names:
-        header = sitk.ImageFileReader()
-        header.SetFileName(name)
-        header.LoadPrivateTagsOff()
-        header.ReadImageInformation()
-        if header.HasMetaDataKey(_MODALITY) and header.GetMetaData(_MODALITY).strip() != "CT":
-            raise DataError(
-                "the largest series is not a CT", where=folder, got=header.GetMetaData(_MODALITY).strip()
-            )
-        if not (header.HasMetaDataKey(_POSITION) and header.HasMetaDataKey(_ORIENTATION)):
-            raise GeometryError("a slice carries no ImagePositionPatient or orientation", where=folder)
-        positions.append(_numbers(header.GetMetaData(_POSITION)))
-        orientations.append(_numbers(header.GetMetaData(_ORIENTATION)))
-        if window is None and header.HasMetaDataKey(_LEVEL) and header.HasMetaDataKey(_WIDTH):
-            level, width = _numbers(header.GetMetaData(_LEVEL))[0], _numbers(header.GetMetaData(_WIDTH))[0]
-            window, note = _lung_window(level, width)
-            notes += note
-    if len(names) < 4:
-        raise DataError(
-            "the largest series has too few slices to be a chest CT", where=folder, got=len(names)
-        )
-    if np.abs(np.asarray(orientations) - orientations[0]).max() > 1e-3:
-        raise GeometryError("the slices of the series differ in orientation", where=folder)
-    row, column = np.asarray(orientations[0][:3]), np.asarray(orientations[0][3:])
-    normal = np.cross(row, column)
-    place = np.asarray(positions) @ normal
-    order = np.argsort(place, kind="stable")
-    gaps = np.diff(place[order])
-    spacing_mm = float(np.median(gaps))
-    if gaps.min() < SPACING_TOLERANCE_MM:
-        raise DataError(
-            "two slices lie at the same position", where=folder, remedy="remove duplicated slices"
-        )
-    if np.abs(gaps - spacing_mm).max() > max(SPACING_TOLERANCE_MM, 0.02 * spacing_mm):
-        raise DataError(
-            "slices are missing or unevenly spaced",
+def _find(folder: Path) -> tuple[Stack, Window | None]:
+    slices, notes = choose_series(folder)
+    found = stack(slices, folder)
+    window, window_notes = tag_window(found.slices)
+    found.notes[:0] = notes
+    found.notes.extend(window_notes)
+    return found, window
+
+
+def _volume(found: Stack, folder: Path) -> NDArray[np.float32]:
+    """HU (z, y, x) of a stack. All slices are tried, so that the error can say how many files are damaged."""
+    volume = np.empty(found.geometry.shape, np.float32)
+    damaged: dict[Path, str] = {}
+    with tempfile.TemporaryDirectory(prefix="lungcast-") as name:
+        scratch = Path(name)
+        packed = []
+        for path, group in groupby(enumerate(found.slices), key=lambda member: member[1].path):
+            members = list(group)
+            deflated = members[0][1].stored.syntax == DEFLATED
+            try:
+                with opened(path, deflated=deflated) as handle:
+                    for k, one in members:
+                        data = frame_bytes(handle, one.stored, one.frame)
+                        if one.stored.native:
+                            volume[k] = _placed(native_values(data, one.stored), found, k)
+                        else:
+                            write_frame(scratch, k, data, one.stored)
+                            packed.append(k)
+            except DamagedError as error:
+                damaged[path] = str(error)
+        decode_frames(scratch)
+        for k in packed:
+            one = found.slices[k]
+            try:
+                volume[k] = _placed(decoded_frame(scratch, k, one.stored), found, k)
+            except DamagedError as error:
+                damaged[one.path] = str(error)
+    if damaged:
+        raise ReadError(
+            f"{len(damaged)} of {len({s.path for s in found.slices})} files of the series are damaged",
             where=folder,
-            got=f"gaps of {gaps.min():.2f} to {gaps.max():.2f} mm",
-            remedy="export the whole series again",
+            got=Counter(damaged.values()).most_common(1)[0][0],
+            remedy="export the series again",
         )
-    travel = np.asarray(positions)[order[-1]] - np.asarray(positions)[order[0]]
-    if np.linalg.norm(travel - normal * (travel @ normal)) > 1.0:
-        raise GeometryError(
-            "the slices are sheared (gantry tilt)", where=folder, remedy="resample the series to an even grid"
-        )
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames([names[i] for i in order])
-    image = reader.Execute()
-    spacing = image.GetSpacing()
-    image.SetSpacing((spacing[0], spacing[1], float(gaps.mean())))
-    image.SetOrigin(tuple(float(v) for v in positions[order[0]]))
-    image.SetDirection(np.stack([row, column, normal], axis=1).ravel().tolist())
-    return image, window, notes
+    return volume
 
 
-def _lung_window(level: float, width: float) -> tuple[Window | None, list[str]]:
-    """The tags' window when it shows lung; a mediastinal or bone window would put parenchyma far off scale.
-
-    The recovery limit (-0.15) and the threshold (0) of the dynamics mean something only when aerated lung and
-    soft tissue both lie inside the window.
-    """
-    if width >= LUNG_WIDTH_MIN_HU and level <= LUNG_LEVEL_MAX_HU:
-        return Window(level, width, "dicom"), []
-    return None, [f"the DICOM tags hold {level:g}/{width:g} HU, not a lung window: not used"]
-
-
-def _numbers(text: str) -> list[float]:
-    """Numbers of a multi-valued DICOM string."""
-    return [float(part) for part in text.strip().split("\\") if part.strip()]
+def _placed(values: NDArray[np.integer[Any]], found: Stack, k: int) -> NDArray[np.float32]:
+    """HU of a slice on the volume's grid: shifted in plane when the gantry was tilted."""
+    one = found.slices[k]
+    hu = to_hu(values, one.slope, one.intercept, one.padding)
+    if found.starts is None:
+        return hu
+    y, x = found.starts[k].tolist()
+    # Padding far below air would ring into the tissue beside it.
+    np.maximum(hu, np.float32(_LOWEST_HU), out=hu)
+    shape = (1, *found.geometry.shape[1:])
+    return resample(hu[None], shape, (0.0, y, x), (1.0, 1.0, 1.0), fill=AIR_HU)[0]

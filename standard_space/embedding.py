@@ -1,22 +1,61 @@
-"""Any chest CT into the standard embedding space, and the exact way back (paper III-B, DESIGN 2)."""
+"""Any chest CT into the standard embedding space (paper III-B, DESIGN 2); `restore` is the way back."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal, NamedTuple
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from standard_space.anatomy import WORKING_SPACING_MM, Anatomy, find_anatomy
+from standard_space import anatomy as _an  # TEMP
 from standard_space.errors import DataError, GeometryError, NoLungsError
-from standard_space.geometry import Geometry, Placement, orient
+from standard_space.geometry import Placement, Triple, orient_array
 from standard_space.grid import StandardGrid
 from standard_space.image import CTImage
-from standard_space.lanczos import Kernel, resample
+from standard_space.lanczos import resample
+from standard_space.masks import bounding_box, resample_labels, resample_mask
 from standard_space.scan import Scan
 from standard_space.version import lungcast_version
-from standard_space.window import AIR_HU, Window
+from standard_space.window import AIR_HU, Window, auto_window
+
+# TEMP until the masks land
+WORKING_SPACING_MM = _an.WORKING_SPACING_MM
+if hasattr(_an, "refine_anatomy"):
+    from standard_space.anatomy import Anatomy, find_anatomy, refine_anatomy
+else:
+
+    class Anatomy(NamedTuple):  # type: ignore
+        lungs: object
+        left_lung: object
+        airways: object
+        vessels: object
+        notes: tuple = ()
+
+    def find_anatomy(hu, spacing, lungs):  # type: ignore
+        a = _an.find_anatomy(hu, spacing, lungs)
+        if a is None:
+            return None
+        left = a.lungs.copy()
+        left[:, :, : left.shape[2] // 2] = False
+        return Anatomy(a.lungs, left, a.airways, a.vessels)
+
+    def refine_anatomy(hu, spacing, coarse, user):  # type: ignore
+        return coarse if user is None else coarse._replace(lungs=user, left_lung=coarse.left_lung & user)
+# END TEMP
+
+BODY_ABOVE_HU = -400.0
+OUTSIDE_LUNGS_NOTED = 0.05
+
+
+class NativeMasks(NamedTuple):
+    """The user's own masks on the image's grid, (z, y, x); None where there is none.
+
+    `infection` and `lungs` are bool, `lobes` is uint8 labels.
+    """
+
+    infection: NDArray[np.bool_] | None = None
+    lungs: NDArray[np.bool_] | None = None
+    lobes: NDArray[np.uint8] | None = None
 
 
 def embed(
@@ -29,7 +68,9 @@ def embed(
     stage: str | None = None,
     infection: NDArray[np.bool_] | None = None,
     lungs: NDArray[np.bool_] | None = None,
-    window: Window | None = None,
+    lobes: NDArray[np.uint8] | None = None,
+    window: Window | Literal["auto"] | None = None,
+    lungs_source: str = "user",
     require_lungs: bool = True,
 ) -> Scan:
     """Embed a CT: orient to LPS, centre on the lungs, pad with air, Lanczos on three axes, window.
@@ -44,8 +85,13 @@ def embed(
         Names and time for the scan (days).
     infection, lungs : bool array, native shape (z, y, x), optional
         The user's masks on the image's grid. The annotation never changes the lungs.
-    window : Window, optional
-        Overrides the window that the image carries; -600/1600 HU when neither is there.
+    lobes : uint8 array, native shape (z, y, x), optional
+        The user's lobe labels, carried along.
+    window : Window or "auto", optional
+        Overrides the window that the image carries; "auto" takes it from the parenchyma. -600/1600 HU when there
+        is none.
+    lungs_source : str
+        Who made `lungs`, for the provenance: "user" or "lungmask".
     require_lungs : bool
         When False, a scan without lungs is centred on the image and embedded with empty masks.
 
@@ -60,72 +106,44 @@ def embed(
     NoLungsError
         When no lungs are found and they are required.
     DataError
-        When the user's lung mask is empty, or infection is annotated entirely outside the standard extent.
+        When the user's lung mask is empty, the annotated infection vanishes in the standard grid, or "auto" finds
+        no aerated lung.
     """
-    for name, mask in (("infection", infection), ("lungs", lungs)):
-        if mask is not None and mask.shape != image.geometry.shape:
-            raise GeometryError(
-                f"the {name} mask and the image differ in shape",
-                got=mask.shape,
-                expected=image.geometry.shape,
-            )
-    if lungs is not None and not lungs.any():
-        raise DataError("the lung mask is empty", where=f"{patient}/{scan}", remedy="leave the column blank")
+    name = f"{patient}/{scan}"
+    masks = NativeMasks(infection, lungs, lobes)
+    _check_masks(masks, image, name)
     notes = list(image.notes)
-    oriented = orient(image.geometry.apply(image.array))
-    hu = sitk.GetArrayFromImage(oriented)
-    geometry = Geometry.of(oriented)
-    spacing = geometry.spacing_mm[::-1]
-    lungs_lps = None if lungs is None else _orient_mask(lungs, image.geometry)
-    infection_lps = None if infection is None else _orient_mask(infection, image.geometry)
-
-    found = _anatomy_at_working_spacing(hu, spacing, lungs_lps)
+    hu, geometry = orient_array(image.array, image.geometry)
+    oriented = NativeMasks(*(None if m is None else orient_array(m, image.geometry)[0] for m in masks))
+    found = _anatomy_at_working_spacing(hu, geometry.spacing_mm[::-1], oriented.lungs)
+    if found is None and require_lungs:
+        raise NoLungsError(
+            "no lungs were found",
+            where=name,
+            remedy="give a lung mask (column `lungs` of the manifest, or --lungs)",
+        )
     if found is None:
-        if require_lungs:
-            raise NoLungsError(
-                "no lungs were found",
-                where=f"{patient}/{scan}",
-                remedy="give a lung mask (column `lungs` of the manifest, or --lungs)",
-            )
         notes.append("no lungs were found: centred on the image")
-        centre = np.array([(n - 1) * s / 2 for n, s in zip(hu.shape, spacing, strict=True)])
     else:
-        anatomy, working = found
-        others = [tuple(a for a in range(3) if a != axis) for axis in range(3)]
-        ends = [np.flatnonzero(anatomy.lungs.any(axis=axes)) for axes in others]
-        centre = np.array([(e[0] + e[-1]) / 2 * s for e, s in zip(ends, working, strict=True)])
-        extent = np.array([(e[-1] - e[0] + 1) * s for e, s in zip(ends, working, strict=True)])
-        if (extent > np.asarray(grid.EXTENT_MM)).any():
-            notes.append("the lungs are larger than the standard extent: what lies outside is cut")
-    half = np.array([(n - 1) * s / 2 for n, s in zip(grid.shape, grid.spacing_mm, strict=True)])
-    z, y, x = (centre - half).tolist()
-    placement = Placement(image.geometry, geometry, (z, y, x))
+        notes += found.anatomy.notes
+    centre = _centre_mm(hu.shape, geometry.spacing_mm[::-1], found, grid, notes)
+    half = [(n - 1) * s / 2 for n, s in zip(grid.shape, grid.spacing_mm, strict=True)]
+    offset = [c - h for c, h in zip(centre, half, strict=True)]
+    placement = Placement(image.geometry, geometry, (offset[0], offset[1], offset[2]))
 
-    chosen = window or image.window or Window()
-    standard_hu = _to_standard(hu, spacing, placement, grid, fill=AIR_HU, kernel="lanczos")
+    start, step = placement.to_standard(grid)
+    standard_hu = resample(hu, grid.shape, start, step, fill=AIR_HU)
     del hu
-    if found is None:
-        empty = np.zeros(grid.shape, np.bool_)
-        masks = Anatomy(empty, empty.copy(), empty.copy())
-    else:
-        masks = Anatomy(*(_mask_to_standard(mask, working, placement, grid) for mask in anatomy))
-        if lungs_lps is not None:
-            masks = masks._replace(lungs=_mask_to_standard(lungs_lps, spacing, placement, grid))
-    standard_infection = None
-    if infection_lps is not None:
-        standard_infection = _mask_to_standard(infection_lps, spacing, placement, grid)
-        if infection_lps.any() and not standard_infection.any():
-            raise DataError(
-                "the annotated infection vanishes in the standard grid",
-                where=f"{patient}/{scan}",
-                got=f"{int(infection_lps.sum())} native voxels",
-                remedy="use a finer --grid, or check that the infection lies in the lungs",
-            )
-        outside = float((standard_infection & ~masks.lungs).sum()) / max(1.0, float(standard_infection.sum()))
-        if outside > 0.05:
-            # The lungs stay as they were found: if the annotation widened them, a score restricted to the lungs
-            # would profit from the truth.
-            notes.append(f"{outside:.0%} of the annotated infection lies outside the lungs")
+    standard = NativeMasks(
+        *(None if m is None else resample_mask(m, grid.shape, start, step) for m in oriented[:2]),
+        None if oriented.lobes is None else resample_labels(oriented.lobes, grid.shape, start, step),
+    )
+    anatomy = _standard_anatomy(standard_hu, grid, placement, found, standard.lungs)
+    notes += _infection_notes(oriented.infection, standard.infection, anatomy.lungs, placement, grid, name)
+    chosen = window or image.window or Window()
+    if chosen == "auto":
+        healthy = anatomy.lungs if standard.infection is None else anatomy.lungs & ~standard.infection
+        chosen = auto_window(standard_hu[healthy])
     return Scan(
         patient=patient,
         scan=scan,
@@ -133,10 +151,12 @@ def embed(
         stage=stage,
         grid=grid,
         signal=chosen.to_signal(standard_hu),
-        lungs=masks.lungs,
-        airways=masks.airways,
-        vessels=masks.vessels & ~standard_infection if standard_infection is not None else masks.vessels,
-        infection=standard_infection,
+        lungs=anatomy.lungs,
+        left_lung=anatomy.left_lung,
+        airways=anatomy.airways,
+        vessels=anatomy.vessels if standard.infection is None else anatomy.vessels & ~standard.infection,
+        infection=standard.infection,
+        lobes=standard.lobes,
         window=chosen,
         placement=placement,
         native_infection=infection,
@@ -146,95 +166,137 @@ def embed(
             "operation": "embed",
             "image_sha256": image.image_sha256,
             "window": {"level_hu": chosen.level_hu, "width_hu": chosen.width_hu, "source": chosen.source},
-            "lungs": "user" if lungs is not None else ("none" if found is None else "classical"),
+            "lungs": lungs_source if lungs is not None else ("none" if found is None else "classical"),
             "notes": notes,
         },
     )
 
 
-def restore_volume(
-    volume: NDArray[np.floating], placement: Placement, *, fill: float = 0.0
-) -> NDArray[np.float32]:
-    """Bring a standard volume back to the native grid by linear interpolation (averaging when shrinking).
-
-    Parameters
-    ----------
-    volume : float array, shape (size, size, size)
-        On the standard grid.
-    placement : Placement
-        The scan's placement.
-    fill : float
-        Value of native voxels outside the standard extent.
-
-    Returns
-    -------
-    float32 array of the native shape (z, y, x).
-    """
-    grid = StandardGrid(volume.shape[0])
-    spacing = placement.oriented.spacing_mm[::-1]
-    start = [-o / s for o, s in zip(placement.offset_mm, grid.spacing_mm, strict=True)]
-    step = [n / s for n, s in zip(spacing, grid.spacing_mm, strict=True)]
-    oriented = resample(
-        np.asarray(volume, np.float32),
-        placement.oriented.shape,
-        _triple(start),
-        _triple(step),
-        fill=fill,
-        kernel="linear",
-    )
-    image = orient(placement.oriented.apply(oriented), placement.native.orientation)
-    return sitk.GetArrayFromImage(image)
+def _check_masks(masks: NativeMasks, image: CTImage, name: str) -> None:
+    for kind, mask in masks._asdict().items():
+        if mask is not None and mask.shape != image.geometry.shape:
+            raise GeometryError(
+                f"the {kind} mask and the image differ in shape",
+                where=name,
+                got=mask.shape,
+                expected=image.geometry.shape,
+            )
+    if masks.lungs is not None and not masks.lungs.any():
+        raise DataError("the lung mask is empty", where=name, remedy="leave the column blank")
 
 
-def restore_mask(mask: NDArray[np.bool_], placement: Placement) -> NDArray[np.bool_]:
-    """Bring a standard mask back to the native grid: linear interpolation, cut at one half."""
-    return restore_volume(mask.astype(np.float32), placement) >= 0.5
+class _Coarse(NamedTuple):
+    """Anatomy at the working spacing (z, y, x), sharing voxel (0, 0, 0) with the image."""
 
-
-def _to_standard(
-    volume: NDArray[np.float32],
-    spacing_mm: tuple[float, ...],
-    placement: Placement,
-    grid: StandardGrid,
-    *,
-    fill: float,
-    kernel: Kernel,
-    origin_mm: tuple[float, ...] = (0.0, 0.0, 0.0),
-) -> NDArray[np.float32]:
-    start = [(o - w) / s for o, w, s in zip(placement.offset_mm, origin_mm, spacing_mm, strict=True)]
-    step = [g / s for g, s in zip(grid.spacing_mm, spacing_mm, strict=True)]
-    return resample(volume, grid.shape, _triple(start), _triple(step), fill=fill, kernel=kernel)
-
-
-def _mask_to_standard(
-    mask: NDArray[np.bool_], spacing_mm: tuple[float, ...], placement: Placement, grid: StandardGrid
-) -> NDArray[np.bool_]:
-    volume = _to_standard(mask.astype(np.float32), spacing_mm, placement, grid, fill=0.0, kernel="linear")
-    return volume >= 0.5
-
-
-def _orient_mask(mask: NDArray[np.bool_], native: Geometry) -> NDArray[np.bool_]:
-    return sitk.GetArrayFromImage(orient(native.apply(mask.astype(np.uint8)))) != 0
+    anatomy: Anatomy
+    spacing_mm: Triple
+    body_x_mm: tuple[float, float]
 
 
 def _anatomy_at_working_spacing(
-    hu: NDArray[np.float32], spacing_mm: tuple[float, ...], lungs: NDArray[np.bool_] | None
-) -> tuple[Anatomy, tuple[float, float, float]] | None:
-    """Anatomy on a grid of about 2 mm that shares voxel (0, 0, 0) with the image; None without lungs."""
-    working = _triple([max(s, WORKING_SPACING_MM) for s in spacing_mm])
-    step = _triple([w / s for w, s in zip(working, spacing_mm, strict=True)])
-    shape = tuple(int(np.floor((n - 1) / t)) + 1 for n, t in zip(hu.shape, step, strict=True))
-    shape3 = (shape[0], shape[1], shape[2])
+    hu: NDArray[np.float32], spacing_mm: Triple, lungs: NDArray[np.bool_] | None
+) -> _Coarse | None:
+    working = (
+        max(spacing_mm[0], WORKING_SPACING_MM),
+        max(spacing_mm[1], WORKING_SPACING_MM),
+        max(spacing_mm[2], WORKING_SPACING_MM),
+    )
+    step = (working[0] / spacing_mm[0], working[1] / spacing_mm[1], working[2] / spacing_mm[2])
+    nz, ny, nx = (int(np.floor((n - 1) / t)) + 1 for n, t in zip(hu.shape, step, strict=True))
     origin = (0.0, 0.0, 0.0)
-    coarse = resample(hu, shape3, origin, step, fill=AIR_HU, kernel="linear")
-    coarse_lungs = None
-    if lungs is not None:
-        soft = resample(lungs.astype(np.float32), shape3, origin, step, fill=0.0, kernel="linear")
-        coarse_lungs = soft >= 0.5
+    coarse = resample(hu, (nz, ny, nx), origin, step, fill=AIR_HU, kernel="linear")
+    coarse_lungs = None if lungs is None else resample_mask(lungs, (nz, ny, nx), origin, step)
     anatomy = find_anatomy(coarse, working, coarse_lungs)
-    return None if anatomy is None else (anatomy, working)
+    if anatomy is None:
+        return None
+    columns = np.flatnonzero((coarse > BODY_ABOVE_HU).mean(axis=(0, 1)) > 0.05)
+    ends = (0.0, (nx - 1) * working[2]) if not len(columns) else tuple(columns[[0, -1]] * working[2])
+    return _Coarse(anatomy, working, (float(ends[0]), float(ends[1])))
 
 
-def _triple(values: Any) -> tuple[float, float, float]:
-    a, b, c = (float(v) for v in values)
-    return (a, b, c)
+def _centre_mm(
+    shape: tuple[int, ...], spacing_mm: Triple, found: _Coarse | None, grid: StandardGrid, notes: list[str]
+) -> list[float]:
+    """Centre of the standard extent from the oriented image's voxel (0, 0, 0), (z, y, x), mm."""
+    if found is None:
+        return [(n - 1) * s / 2 for n, s in zip(shape, spacing_mm, strict=True)]
+    box = bounding_box(found.anatomy.lungs)
+    if box is None:
+        raise NoLungsError("the lungs vanish at the working spacing", remedy="check the lung mask's size")
+    low = [b.start * s for b, s in zip(box, found.spacing_mm, strict=True)]
+    high = [(b.stop - 1) * s for b, s in zip(box, found.spacing_mm, strict=True)]
+    centre = [(a + b) / 2 for a, b in zip(low, high, strict=True)]
+    left = found.anatomy.left_lung
+    if not left.any() or not (found.anatomy.lungs & ~left).any():
+        # Only one lung was found: the other may be white. Centred on the body as far as the found one allows, it
+        # stays in the picture.
+        room = (grid.EXTENT_MM[2] - (high[2] - low[2])) / 2 - found.spacing_mm[2]
+        body = (found.body_x_mm[0] + found.body_x_mm[1]) / 2
+        centre[2] += float(np.clip(body - centre[2], -max(0.0, room), max(0.0, room)))
+    size = [b - a + s for a, b, s in zip(low, high, found.spacing_mm, strict=True)]
+    if any(have > room for have, room in zip(size, grid.EXTENT_MM, strict=True)):
+        inside = [min(1.0, room / have) for have, room in zip(size, grid.EXTENT_MM, strict=True)]
+        axis = int(np.argmin(inside))
+        notes.append(
+            f"the lungs are larger than the standard extent ({size[axis]:.0f} mm along {'zyx'[axis]}, "
+            f"{grid.EXTENT_MM[axis]:.0f} mm fit): what lies outside is cut"
+        )
+    return centre
+
+
+def _standard_anatomy(
+    standard_hu: NDArray[np.float32],
+    grid: StandardGrid,
+    placement: Placement,
+    found: _Coarse | None,
+    user_lungs: NDArray[np.bool_] | None,
+) -> Anatomy:
+    if found is None:
+        empty = np.zeros(grid.shape, np.bool_)
+        return Anatomy(empty, empty.copy(), empty.copy(), empty.copy())
+    start, step = placement.to_standard(grid, found.spacing_mm)
+    coarse = found.anatomy
+    moved = coarse._replace(
+        **{
+            layer: resample_mask(getattr(coarse, layer), grid.shape, start, step)
+            for layer in ("lungs", "left_lung", "airways", "vessels")
+        }
+    )
+    return refine_anatomy(standard_hu, grid.spacing_mm, moved, user_lungs)
+
+
+def _infection_notes(
+    native: NDArray[np.bool_] | None,
+    standard: NDArray[np.bool_] | None,
+    lungs: NDArray[np.bool_],
+    placement: Placement,
+    grid: StandardGrid,
+    name: str,
+) -> list[str]:
+    """What a user should know of the annotation: how much of it is cut off, how much lies outside the lungs.
+
+    The lungs stay as they were found: if the annotation widened them, a score restricted to the lungs would
+    profit from the truth.
+    """
+    if native is None or standard is None or not native.any():
+        return []
+    if not standard.any():
+        raise DataError(
+            "the annotated infection vanishes in the standard grid",
+            where=name,
+            got=f"{int(native.sum())} native voxels",
+            remedy="use a finer --grid, or check that the infection lies in the lungs",
+        )
+    notes = []
+    start, step = placement.to_standard(grid)
+    inner = tuple(
+        slice(max(0, int(np.ceil(a - t / 2))), max(0, int(np.floor(a + (n - 0.5) * t)) + 1))
+        for a, t, n in zip(start, step, grid.shape, strict=True)
+    )
+    cut = 1.0 - float(native[inner].sum()) / float(native.sum())
+    if cut > 0:
+        notes.append(f"{cut:.1%} of the annotated infection lies outside the standard extent and is cut")
+    outside = float((standard & ~lungs).sum()) / float(standard.sum())
+    if outside > OUTSIDE_LUNGS_NOTED:
+        notes.append(f"{outside:.0%} of the annotated infection lies outside the lungs")
+    return notes

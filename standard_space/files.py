@@ -39,6 +39,12 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def clear_temporaries(folder: str | Path) -> None:
+    """Remove what writers that were killed left in a folder."""
+    for path in Path(folder).glob(".tmp-*"):
+        path.unlink(missing_ok=True)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_path(path) as temporary:
@@ -51,13 +57,13 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def sha256_of(path: str | Path) -> str:
-    """SHA-256 of a file's bytes; of a folder, over its visible files' bytes in the order of their hashes.
+    """SHA-256 of a file's bytes; of a folder, over all its visible files' bytes in the order of their hashes.
 
     A folder's hash is free of file names, which may carry patient identifiers and differ between exports.
     """
     path = Path(path)
     if path.is_dir():
-        parts = sorted(sha256_of(file) for file in path.iterdir() if file.is_file() and file.name[0] != ".")
+        parts = sorted(sha256_of(file) for file in path.rglob("[!.]*") if file.is_file())
         return hashlib.sha256("".join(parts).encode()).hexdigest()
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from standard_space.errors import GeometryError
 from standard_space.grid import StandardGrid
 
+Triple = tuple[float, float, float]
+
 RELATIVE_TOLERANCE = 0.1
 """Two geometries are the same when no corner differs by more than this share of the smallest spacing."""
 
@@ -149,6 +151,24 @@ class Placement:
         size = (grid.size, grid.size, grid.size)
         return Geometry(size, (x, y, z), (ox, oy, oz), self.oriented.direction)
 
+    def to_standard(self, grid: StandardGrid, spacing_mm: Triple | None = None) -> tuple[Triple, Triple]:
+        """Start and step, (z, y, x), that sample the oriented scan on the standard grid.
+
+        `spacing_mm` (z, y, x) is the source's where it is a coarser copy that shares the oriented image's voxel
+        (0, 0, 0).
+        """
+        spacing = self.oriented.spacing_mm[::-1] if spacing_mm is None else spacing_mm
+        start = [o / s for o, s in zip(self.offset_mm, spacing, strict=True)]
+        step = [g / s for g, s in zip(grid.spacing_mm, spacing, strict=True)]
+        return (start[0], start[1], start[2]), (step[0], step[1], step[2])
+
+    def from_standard(self, grid: StandardGrid) -> tuple[Triple, Triple]:
+        """Start and step, (z, y, x), that sample a standard volume on the oriented scan."""
+        spacing = self.oriented.spacing_mm[::-1]
+        start = [-o / g for o, g in zip(self.offset_mm, grid.spacing_mm, strict=True)]
+        step = [s / g for s, g in zip(spacing, grid.spacing_mm, strict=True)]
+        return (start[0], start[1], start[2]), (step[0], step[1], step[2])
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for a file."""
         return {
@@ -169,3 +189,13 @@ def orient(image: sitk.Image, code: str = "LPS") -> sitk.Image:
     if Geometry.of(image).orientation == code:
         return image
     return sitk.DICOMOrient(image, code)
+
+
+def orient_array(array: NDArray[Any], geometry: Geometry, code: str = "LPS") -> tuple[NDArray[Any], Geometry]:
+    """`orient` for an array (z, y, x) that lies on `geometry`; an array already so oriented is not copied."""
+    if geometry.orientation == code:
+        return array, geometry
+    plain = array.astype(np.uint8) if array.dtype == np.bool_ else array
+    image = orient(geometry.apply(plain), code)
+    turned = sitk.GetArrayFromImage(image)
+    return (turned != 0 if array.dtype == np.bool_ else turned), Geometry.of(image)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,14 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from standard_space.dicom import read_dicom_folder
+from standard_space.dicom import inspect_dicom_folder, read_dicom_folder
 from standard_space.errors import DataError, GeometryError, ReadError
 from standard_space.files import atomic_path, sha256_of
 from standard_space.geometry import Geometry, orient
-from standard_space.nifti_check import check_nifti
+from standard_space.image_file import read_file, read_geometry
 from standard_space.window import DEFAULT_LEVEL_HU, DEFAULT_WIDTH_HU, Window
 
-SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 HU_MIN, HU_MAX = -1024.0, 3071.0
-MAX_VOXELS = 1_500_000_000
 
 
 @dataclass
@@ -71,8 +68,8 @@ def read_image(path: str | Path, *, level_width_hu: tuple[float, float] | None =
     if path.is_dir():
         image, window, notes = read_dicom_folder(path)
     else:
-        image, window, notes = _read_file(path), None, []
-    array = _scalar_array(image, path)
+        image, window, notes = read_file(path), None, []
+    array = sitk.GetArrayViewFromImage(image)
     if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
         count = int((~np.isfinite(array)).sum())
         raise DataError(
@@ -98,6 +95,23 @@ def read_image(path: str | Path, *, level_width_hu: tuple[float, float] | None =
     return CTImage(hu, Geometry.of(image), sha256_of(path), window, notes)
 
 
+def inspect_image(path: str | Path) -> tuple[Geometry, list[str]]:
+    """Geometry of a CT and what a user should know of it, from headers alone.
+
+    Raises
+    ------
+    ReadError, DataError, GeometryError
+        As `read_image`, for what the headers show.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ReadError("no such file or folder", where=path)
+    if path.is_dir():
+        summary = inspect_dicom_folder(path)
+        return summary.geometry, list(summary.notes)
+    return read_geometry(path), []
+
+
 def read_mask(path: str | Path, image: Geometry) -> NDArray[np.bool_]:
     """Read a mask (any non-zero voxel) that lies on an image.
 
@@ -115,9 +129,41 @@ def read_mask(path: str | Path, image: Geometry) -> NDArray[np.bool_]:
     GeometryError
         When the mask lies on another grid than the image.
     """
+    return _read_on(path, image) != 0
+
+
+def read_labels(path: str | Path, image: Geometry) -> NDArray[np.uint8]:
+    """Read labels (whole numbers 0..255) that lie on an image; see `read_mask`.
+
+    Returns
+    -------
+    uint8 array of the image's shape (z, y, x).
+
+    Raises
+    ------
+    ReadError
+        When the file is missing or unreadable.
+    GeometryError
+        When the labels lie on another grid than the image.
+    DataError
+        When a value is not a whole number from 0 to 255.
+    """
+    array = _read_on(path, image)
+    labels = array.astype(np.uint8)
+    if not np.array_equal(labels, array):
+        raise DataError(
+            "labels are whole numbers from 0 to 255",
+            where=path,
+            got=f"values {array.min():g} to {array.max():g}",
+        )
+    return labels
+
+
+def _read_on(path: str | Path, image: Geometry) -> NDArray[Any]:
+    """An array that lies on an image, brought into its axis order."""
     path = Path(path)
-    mask = _read_file(path)
-    array = _scalar_array(mask, path)
+    mask = read_file(path)
+    array = sitk.GetArrayViewFromImage(mask)
     if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
         raise DataError("the mask holds NaN or infinite voxels", where=path)
     mask = orient(mask, image.orientation)
@@ -130,7 +176,7 @@ def read_mask(path: str | Path, image: Geometry) -> NDArray[np.bool_]:
             expected=image.summary(),
             remedy="resample the mask onto the image with nearest neighbour",
         )
-    return sitk.GetArrayViewFromImage(mask) != 0
+    return sitk.GetArrayFromImage(mask)
 
 
 def write_volume(path: str | Path, array: NDArray[Any], geometry: Geometry) -> None:
@@ -141,58 +187,3 @@ def write_volume(path: str | Path, array: NDArray[Any], geometry: Geometry) -> N
     image = geometry.apply(array.astype(np.uint8) if array.dtype == np.bool_ else np.ascontiguousarray(array))
     with atomic_path(path) as temporary:
         sitk.WriteImage(image, str(temporary), useCompression=True)
-
-
-def _read_file(path: Path) -> sitk.Image:
-    if not path.exists():
-        raise ReadError("no such file", where=path)
-    if not path.name.lower().endswith(SUFFIXES):
-        raise ReadError(
-            "not an image format lungcast reads",
-            where=path,
-            expected="NIfTI, NRRD, MHA, or a folder with a DICOM series",
-        )
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    warn = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        reader.ReadImageInformation()
-        voxels = math.prod(reader.GetSize())
-        if voxels > MAX_VOXELS:
-            raise ReadError("the header asks for too many voxels", where=path, got=f"{voxels:.3g}")
-        if path.name.lower().endswith((".nii", ".nii.gz")):
-            check_nifti(path)
-        image = reader.Execute()
-    except RuntimeError as error:
-        raise ReadError(f"the image cannot be read ({_last_line(error)})", where=path) from None
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(warn)
-    if image.GetDimension() == 4 and image.GetSize()[3] == 1:
-        image = image[:, :, :, 0]
-    return image
-
-
-def _scalar_array(image: sitk.Image, path: Path) -> NDArray[Any]:
-    size = image.GetSize()
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise DataError(
-            "not a 3-D scalar image",
-            where=path,
-            got=f"{'x'.join(map(str, size))}, {image.GetNumberOfComponentsPerPixel()} values a voxel",
-        )
-    if min(size) < 4:
-        raise DataError("too few voxels along one axis to be a chest CT", where=path, got=f"{size}")
-    spacing = image.GetSpacing()
-    if not all(math.isfinite(v) and 1e-3 < v < 1e3 for v in spacing):
-        raise GeometryError("the voxel spacing cannot be used", where=path, got=f"{spacing} mm")
-    if not all(math.isfinite(v) for v in (*image.GetOrigin(), *image.GetDirection())):
-        raise GeometryError("origin or direction is not finite", where=path)
-    return sitk.GetArrayViewFromImage(image)
-
-
-def _last_line(error: Exception) -> str:
-    """The telling end of an ITK exception, without file paths of its own source."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    lines = [line for line in lines if not line.startswith(("ideal", "The file couldn't"))]
-    return lines[-1].split("): ")[-1].rstrip(".") if lines else type(error).__name__

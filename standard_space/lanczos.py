@@ -92,7 +92,7 @@ def _pass_x(source, first, weights, target):  # type: ignore[no-untyped-def]
     # Four rows at a time share each weight, and unsigned indices spare the test for negative ones: twice as fast
     # as the plain loop. Rows beyond the last repeat it: the same thread writes the same values again.
     n_out, taps = weights.shape
-    nz, ny, nx = source.shape
+    nz, ny, _ = source.shape
     quads = (ny + 3) // 4
     for job in prange(nz * quads):
         z = np.uintp(job // quads)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from standard_space.errors import ManifestError, UsageError
 from standard_space.window import Window
 
 REQUIRED = ("patient", "scan", "image")
-OPTIONAL = ("day", "date", "infection", "lungs", "window_level", "window_width", "stage")
+OPTIONAL = ("day", "date", "infection", "lungs", "lobes", "window_level", "window_width", "stage")
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class ManifestRow:
     image: Path
     infection: Path | None = None
     lungs: Path | None = None
+    lobes: Path | None = None
     window: Window | None = None
     stage: str | None = None
 
@@ -33,19 +34,38 @@ class ManifestRow:
         """Patient and scan, for messages."""
         return f"{self.patient}/{self.scan}"
 
+    @property
+    def file(self) -> str:
+        """Name of its scan file in a cohort."""
+        return f"{self.patient}_{self.scan}.h5"
+
 
 def read_manifest(path: str | Path) -> list[ManifestRow]:
     """Read and check a manifest.
 
     Columns `patient,scan,day,image` are required (`date`, ISO 8601, may stand in place of `day`: the first
-    date of a patient becomes day 0); `infection,lungs,window_level,window_width,stage` are optional. Paths are
-    relative to the CSV. A patient's scans stand in the order of their days.
+    date of a patient becomes day 0); `infection,lungs,lobes,window_level,window_width,stage` are optional. Paths
+    are relative to the CSV. A patient's scans stand in the order of their days.
 
     Raises
     ------
     ManifestError
         When the file or a file it names is missing, a column is unknown or missing, a value is not a number, a
-        scan occurs twice, or a patient's days go backwards.
+        scan occurs twice, two scans would get one file name, or a patient's days go backwards.
+    """
+    rows, problems = inspect_manifest(path)
+    if problems:
+        raise problems[0]
+    return rows
+
+
+def inspect_manifest(path: str | Path) -> tuple[list[ManifestRow], list[ManifestError]]:
+    """The rows that can be used and every problem of the others; see `read_manifest`.
+
+    Raises
+    ------
+    ManifestError
+        When no row can be looked at: no such file, not a CSV, wrong columns, or no row at all.
     """
     path = Path(path)
     if path.is_dir():
@@ -55,19 +75,26 @@ def read_manifest(path: str | Path) -> list[ManifestRow]:
             reader = csv.DictReader(handle, strict=True)
             columns = [column.strip() for column in reader.fieldnames or []]
             reader.fieldnames = columns
-            rows = list(reader)
+            texts = list(reader)
     except FileNotFoundError:
         raise ManifestError("no such manifest", where=path) from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise ManifestError(f"not a readable CSV ({error})", where=path) from None
     _check_columns(columns, path)
-    if not rows:
+    if not texts:
         raise ManifestError("the manifest lists no scan", where=path)
-    found = [_parse(row, f"{path}, row {number}", path.parent) for number, row in enumerate(rows, start=2)]
-    if "date" in columns:
-        found = _days_from_dates(found, rows, path)
-    _check_order(found, path)
-    return found
+    rows: list[ManifestRow] = []
+    problems: list[ManifestError] = []
+    first: dict[str, datetime] = {}
+    for number, text in enumerate(texts, start=2):
+        where = f"{path}, row {number}"
+        try:
+            row = _parse(text, where, path.parent)
+            rows.append(_dated(row, text["date"] or "", first, where) if "date" in columns else row)
+        except ManifestError as error:
+            problems.append(error)
+    kept, disorder = _check_order(rows, path)
+    return kept, problems + disorder
 
 
 def _check_columns(columns: list[str], path: Path) -> None:
@@ -97,14 +124,14 @@ def _parse(row: dict[str, str | None], where: str, folder: Path) -> ManifestRow:
             raise ManifestError(f"{column} is blank", where=where)
     for column in ("patient", "scan"):
         name = values[column]
-        if name.startswith(".") or any(c in name for c in "/\\\0\n"):
+        if name.startswith(".") or len(name) > 100 or any(c in name for c in "/\\\0\n\r"):
             raise ManifestError(f"{column} cannot be part of a file name", where=where, got=repr(name))
     files: dict[str, Path | None] = {}
-    for column in ("image", "infection", "lungs"):
+    for column in ("image", "infection", "lungs", "lobes"):
         name = values.get(column, "")
         files[column] = (folder / name) if name else None
-        if files[column] is not None and not (folder / name).exists():
-            raise ManifestError(f"no such {column} file", where=where, got=name)
+        if name and not _exists(folder / name):
+            raise ManifestError(f"no such {column} file", where=where, got=repr(name))
     level, width = values.get("window_level", ""), values.get("window_width", "")
     if bool(level) != bool(width):
         raise ManifestError("window_level and window_width go together", where=where)
@@ -128,6 +155,7 @@ def _parse(row: dict[str, str | None], where: str, folder: Path) -> ManifestRow:
         image=image,
         infection=files["infection"],
         lungs=files["lungs"],
+        lobes=files["lobes"],
         window=window,
         stage=values.get("stage") or None,
     )
@@ -143,45 +171,49 @@ def _number(text: str, column: str, where: str) -> float:
     return value
 
 
-def _days_from_dates(rows: list[ManifestRow], texts: list[dict[str, str]], path: Path) -> list[ManifestRow]:
-    moments = []
-    for number, text in enumerate(texts, start=2):
-        value = (text["date"] or "").strip()
-        try:
-            moments.append(datetime.fromisoformat(value))
-        except ValueError:
-            raise ManifestError(
-                "not an ISO 8601 date", where=f"{path}, row {number}", got=repr(value), expected="2020-03-01"
-            ) from None
-    if len({moment.tzinfo is None for moment in moments}) > 1:
-        raise ManifestError("some dates carry a time zone and some do not", where=path)
-    first: dict[str, datetime] = {}
-    for row, moment in zip(rows, moments, strict=True):
-        first.setdefault(row.patient, moment)
-    return [
-        ManifestRow(
-            **{**row.__dict__, "day": (moment - first[row.patient]).total_seconds() / 86400.0},
-        )
-        for row, moment in zip(rows, moments, strict=True)
-    ]
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name too long, or with a null byte
+        return False
 
 
-def _check_order(rows: list[ManifestRow], path: Path) -> None:
-    seen: set[tuple[str, str]] = set()
+def _dated(row: ManifestRow, text: str, first: dict[str, datetime], where: str) -> ManifestRow:
+    """The row with its day counted from its patient's first date, which `first` remembers."""
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise ManifestError(
+            "not an ISO 8601 date", where=where, got=repr(text.strip()), expected="2020-03-01"
+        ) from None
+    begun = first.setdefault(row.patient, moment)
+    if (begun.tzinfo is None) != (moment.tzinfo is None):
+        raise ManifestError("some dates of a patient carry a time zone and some do not", where=where)
+    return replace(row, day=(moment - begun).total_seconds() / 86400.0)
+
+
+def _check_order(rows: list[ManifestRow], path: Path) -> tuple[list[ManifestRow], list[ManifestError]]:
+    """Rows that follow one another as they should, and what is wrong with the others."""
+    kept: list[ManifestRow] = []
+    problems: list[ManifestError] = []
+    files: dict[str, ManifestRow] = {}
     last: dict[str, ManifestRow] = {}
     for row in rows:
-        if (row.patient, row.scan) in seen:
-            raise ManifestError(
-                "the scan occurs twice", where=path, got=row.name, remedy="remove one of the rows"
-            )
-        seen.add((row.patient, row.scan))
+        same = files.get(row.file)
         before = last.get(row.patient)
-        if before is not None and row.day <= before.day:
+        if same is not None and (same.patient, same.scan) == (row.patient, row.scan):
+            what, got, remedy = "the scan occurs twice", row.name, "remove one of the rows"
+        elif same is not None:
+            what, got = "two scans would get one file name", f"{same.name} and {row.name}: {row.file}"
+            remedy = "rename one of them"
+        elif before is not None and row.day <= before.day:
             problem = "two scans share a day" if row.day == before.day else "the days go backwards"
-            raise ManifestError(
-                f"{problem} for patient {row.patient}",
-                where=path,
-                got=f"{before.scan} on day {before.day:g}, then {row.scan} on day {row.day:g}",
-                expected="scans in the order of their days",
-            )
-        last[row.patient] = row
+            what = f"{problem} for patient {row.patient}"
+            got = f"{before.scan} on day {before.day:g}, then {row.scan} on day {row.day:g}"
+            remedy = "list a patient's scans in the order of their days"
+        else:
+            files[row.file] = last[row.patient] = row
+            kept.append(row)
+            continue
+        problems.append(ManifestError(what, where=path, got=got, remedy=remedy))
+    return kept, problems

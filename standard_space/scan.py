@@ -39,6 +39,10 @@ class Scan:
         Where the grid lies in the scan.
     native_infection, native_lungs : bool array, shape (z, y, x) native, or None
         The user's own masks on the native grid, kept for scoring.
+    left_lung : bool array, shape (z, y, x), or None
+        The patient's left lung, a part of `lungs`; the rest is the right one. None when they were not told apart.
+    lobes : uint8 array, shape (z, y, x), or None
+        The user's own lobe labels, 0 outside; lungcast carries them along and reads no meaning into them.
     provenance : dict
         Input hashes, parameters, seed, version; never a path or an identifier from DICOM.
     """
@@ -58,6 +62,13 @@ class Scan:
     native_infection: NDArray[np.bool_] | None = None
     native_lungs: NDArray[np.bool_] | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    left_lung: NDArray[np.bool_] | None = None
+    lobes: NDArray[np.uint8] | None = None
+
+    @property
+    def right_lung(self) -> NDArray[np.bool_] | None:
+        """The lungs without the left one; None when they were not told apart."""
+        return None if self.left_lung is None else self.lungs & ~self.left_lung
 
     @property
     def susceptible(self) -> NDArray[np.bool_]:

@@ -1,9 +1,12 @@
 """The scan file: one HDF5 file per scan, chunked, compressed, written atomically (DESIGN 2).
 
-Layout, schema 1: attributes `lungcast` ("scan"), `schema`, `meta` (JSON: names, grid, window, placement,
-provenance), `content_sha256`; datasets `signal` (float16), `masks` (uint8, one bit per layer of `LAYERS`),
-and, packed to bits, `native_infection` and `native_lungs`. A synthetic scan stores `index`, `changed_signal` and
-`changed_infection` of the voxels that differ from its source instead of `signal` and `masks`.
+Layout, schema 2: attributes `lungcast` ("scan"), `schema`, `meta` (JSON: names, grid, window, placement,
+provenance), `content_sha256`; datasets `signal` (float16), `masks` (uint8, one bit per layer of `LAYERS`), `lobes`
+(uint8, where given) and, packed to bits, `native_infection` and `native_lungs`. A synthetic scan stores `index`,
+`changed_signal` and `changed_infection` of the voxels that differ from its source instead of `signal` and `masks`.
+
+Compression is Zstandard after HDF5's shuffle, chosen by measurement (docs/embedding.md): gzip's ratio at several
+times its speed. Other programs open the files after `import hdf5plugin`.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import hdf5plugin
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,20 +29,22 @@ from standard_space.grid import StandardGrid
 from standard_space.scan import Scan
 from standard_space.window import Window
 
-SCHEMA = 1
-LAYERS = ("lungs", "airways", "vessels", "infection")
-_COMPRESSION: dict[str, Any] = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
+SCHEMA = 2
+LAYERS = ("lungs", "airways", "vessels", "infection", "left_lung")
+CHUNK = (32, 64, 64)
+COMPRESSION: dict[str, Any] = {"shuffle": True, **hdf5plugin.Zstd(clevel=3)}
 
 SourceFinder = Callable[[str, str, str], Scan]
 """Gives the source scan of (patient, scan, content_sha256)."""
 
 
 def pack_masks(scan: Scan) -> NDArray[np.uint8]:
-    """The four masks of a scan as bits of one uint8 volume, in the order of `LAYERS`."""
+    """The masks of a scan as bits of one uint8 volume, in the order of `LAYERS`."""
     packed = np.zeros(scan.grid.shape, np.uint8)
-    for bit, mask in enumerate((scan.lungs, scan.airways, scan.vessels, scan.infection)):
+    for bit, layer in enumerate(LAYERS):
+        mask = getattr(scan, layer)
         if mask is not None:
-            packed |= mask.astype(np.uint8) << np.uint8(bit)
+            packed |= mask.view(np.uint8) << np.uint8(bit)
     return packed
 
 
@@ -54,15 +60,20 @@ def write_scan(path: str | Path, scan: Scan) -> str:
     signal, masks = scan.signal.astype(np.float16), pack_masks(scan)
     digest = content_sha256(signal, masks)
     n = scan.grid.size
-    chunks = (min(n, 32), min(n, 64), min(n, 64))
+    chunks = (min(n, CHUNK[0]), min(n, CHUNK[1]), min(n, CHUNK[2]))
+    volumes = {"signal": signal, "masks": masks}
+    if scan.lobes is not None:
+        volumes["lobes"] = scan.lobes
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         _write_head(file, scan, "scan", digest, {})
-        file.create_dataset("signal", data=signal, chunks=chunks, track_times=False, **_COMPRESSION)
-        file.create_dataset("masks", data=masks, chunks=chunks, track_times=False, **_COMPRESSION)
+        for name, volume in volumes.items():
+            file.create_dataset(name, data=volume, chunks=chunks, track_times=False, **COMPRESSION)
         for name, mask in (("native_infection", scan.native_infection), ("native_lungs", scan.native_lungs)):
             if mask is not None:
                 packed = np.packbits(mask)
-                dataset = file.create_dataset(name, data=packed, track_times=False, compression="gzip")
+                dataset = file.create_dataset(
+                    name, data=packed, track_times=False, **hdf5plugin.Zstd(clevel=3)
+                )
                 dataset.attrs["shape"] = mask.shape
     return digest
 
@@ -86,7 +97,7 @@ def write_synthetic_scan(path: str | Path, scan: Scan, source: Scan, source_sha2
             ("changed_signal", signal.ravel()[index]),
             ("changed_infection", infected.ravel()[index].astype(np.uint8)),
         ):
-            file.create_dataset(name, data=data, track_times=False, **(_COMPRESSION if len(data) else {}))
+            file.create_dataset(name, data=data, track_times=False, **(COMPRESSION if len(data) else {}))
     return digest
 
 
@@ -133,6 +144,7 @@ def _write_head(file: h5py.File, scan: Scan, kind: str, digest: str, extra: dict
         "stage": scan.stage,
         "grid": scan.grid.size,
         "annotated": scan.infection is not None,
+        "sides": scan.left_lung is not None,
         "window": {
             "level_hu": scan.window.level_hu,
             "width_hu": scan.window.width_hu,
@@ -179,8 +191,8 @@ def _guarded(path: Path, read: Callable[[h5py.File], Any]) -> Any:
         ) from None
 
 
-def _scan_of(head: dict[str, Any], signal: NDArray[np.float32], masks: list[NDArray[np.bool_]]) -> Scan:
-    window = head["window"]
+def scan_of(head: dict[str, Any], signal: NDArray[np.float32], masks: dict[str, NDArray[np.bool_]]) -> Scan:
+    """A scan from its metadata and its layers on the standard grid."""
     return Scan(
         patient=head["patient"],
         scan=head["scan"],
@@ -188,20 +200,33 @@ def _scan_of(head: dict[str, Any], signal: NDArray[np.float32], masks: list[NDAr
         stage=head["stage"],
         grid=StandardGrid(int(head["grid"])),
         signal=signal,
-        lungs=masks[0],
-        airways=masks[1],
-        vessels=masks[2],
-        infection=masks[3] if head["annotated"] else None,
-        window=Window(window["level_hu"], window["width_hu"], window["source"]),
+        lungs=masks["lungs"],
+        airways=masks["airways"],
+        vessels=masks["vessels"],
+        infection=masks["infection"] if head["annotated"] else None,
+        left_lung=masks["left_lung"] if head["sides"] else None,
+        window=window_of(head),
         placement=Placement.from_json(head["placement"]),
         provenance=head["provenance"],
     )
 
 
+def window_of(head: dict[str, Any]) -> Window:
+    """The window in a scan file's metadata."""
+    window = head["window"]
+    return Window(window["level_hu"], window["width_hu"], window["source"])
+
+
+def unpack(packed: NDArray[np.uint8], layer: str) -> NDArray[np.bool_]:
+    """One mask from the packed ones."""
+    return (packed & np.uint8(1 << LAYERS.index(layer))) != 0
+
+
 def _read_full(file: h5py.File, head: dict[str, Any]) -> Scan:
     packed = file["masks"][...]
-    masks = [(packed & np.uint8(1 << bit)) != 0 for bit in range(len(LAYERS))]
-    scan = _scan_of(head, file["signal"][...].astype(np.float32), masks)
+    signal = file["signal"][...].astype(np.float32)
+    scan = scan_of(head, signal, {layer: unpack(packed, layer) for layer in LAYERS})
+    scan.lobes = file["lobes"][...] if "lobes" in file else None
     scan.native_infection = _read_bits(file, "native_infection")
     scan.native_lungs = _read_bits(file, "native_lungs")
     return scan
@@ -220,4 +245,8 @@ def _read_synthetic(file: h5py.File, head: dict[str, Any], source: Scan) -> Scan
     signal.ravel()[index] = file["changed_signal"][...].astype(np.float32)
     infection = np.zeros(source.grid.shape, np.bool_) if source.infection is None else source.infection.copy()
     infection.ravel()[index] = file["changed_infection"][...] != 0
-    return _scan_of(head, signal, [source.lungs, source.airways, source.vessels, infection])
+    empty = np.zeros_like(source.lungs) if source.left_lung is None else source.left_lung
+    masks = {"lungs": source.lungs, "airways": source.airways, "vessels": source.vessels}
+    scan = scan_of(head, signal, {**masks, "infection": infection, "left_lung": empty})
+    scan.lobes = source.lobes
+    return scan

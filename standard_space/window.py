@@ -8,12 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from standard_space.errors import UsageError
+from standard_space.errors import DataError, UsageError
 
 DEFAULT_LEVEL_HU = -600.0
 DEFAULT_WIDTH_HU = 1600.0
 AIR_HU = -1000.0
 """Pad value: what lies outside a scan is air."""
+PARENCHYMA_HU = -850.0
+"""Where the default window expects aerated lung; its signal there is -0.156."""
+_MODE_STEP_HU = 5
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Window:
     level_hu, width_hu : float
         Window level (centre) and width, HU; the width is positive.
     source : str
-        Where the window came from: "dicom", "manifest", "caller", "default" or "8-bit".
+        Where the window came from: "manifest", "caller", "auto", "dicom", "8-bit" or "default".
 
     Raises
     ------
@@ -47,8 +50,9 @@ class Window:
 
     def to_signal(self, hu: NDArray[np.floating]) -> NDArray[np.float32]:
         """Signal of HU values: 0 at the level, -0.5 and 0.5 at the edges of the window."""
-        scale = np.float32(1.0 / self.width_hu)
-        return np.multiply(np.asarray(hu, np.float32) - np.float32(self.level_hu), scale, dtype=np.float32)
+        signal = np.subtract(hu, np.float32(self.level_hu), dtype=np.float32)
+        signal *= np.float32(1.0 / self.width_hu)
+        return signal
 
     def to_hu(self, signal: NDArray[np.floating]) -> NDArray[np.float32]:
         """HU of signal values."""
@@ -63,3 +67,38 @@ class Window:
     def air_signal(self) -> float:
         """Signal of air, the pad value."""
         return self.signal_of(AIR_HU)
+
+
+def auto_window(lung_hu: NDArray[np.floating]) -> Window:
+    """The default window moved so that aerated parenchyma lies where the default expects it.
+
+    For scans whose calibration or display window cannot be trusted. It also removes the true difference between
+    a deep and a shallow breath.
+
+    Parameters
+    ----------
+    lung_hu : float array
+        HU of voxels inside the lungs, any shape.
+
+    Returns
+    -------
+    Window
+        Width 1600 HU, level 250 HU above the mode of the parenchyma (searched in -1000..-500 HU, smoothed over
+        35 HU).
+
+    Raises
+    ------
+    DataError
+        When no voxel lies in that range.
+    """
+    edges = np.arange(-1000, -500 + _MODE_STEP_HU, _MODE_STEP_HU)
+    counts, _ = np.histogram(lung_hu, edges)
+    if not counts.any():
+        raise DataError(
+            "no aerated lung to take a window from",
+            expected="lung voxels in -1000..-500 HU",
+            remedy="give the window as --window LEVEL,WIDTH",
+        )
+    smooth = np.convolve(counts, np.ones(7) / 7.0, mode="same")
+    mode = float(edges[int(smooth.argmax())] + _MODE_STEP_HU / 2)
+    return Window(mode + (DEFAULT_LEVEL_HU - PARENCHYMA_HU), DEFAULT_WIDTH_HU, "auto")

@@ -104,7 +104,18 @@ def test_bad_use_is_refused(road: Path, tmp_path: Path) -> None:
     cohort, image = road / "cohort", road / "data/images/phantom3-01_s1.nii.gz"
     fails(2, "no such manifest", "embed", tmp_path / "absent.csv", tmp_path / "c")
     fails(2, "out of range", "embed", road / "data/manifest.csv", tmp_path / "c", "--grid", "7")
-    fails(2, "not empty", "embed", road / "data/manifest.csv", cohort, "--grid", "64")
+    fails(2, "other settings", "embed", road / "data/manifest.csv", cohort, "--grid", "48")
+    fails(2, "not empty", "embed", road / "data/manifest.csv", road / "figures", "--grid", "64")
+    fails(2, "LEVEL,WIDTH", "embed", road / "data/manifest.csv", tmp_path / "c", "--window", "wide")
+    fails(2, "--jobs", "embed", road / "data/manifest.csv", tmp_path / "c", "--jobs", "0")
+    fails(2, "no such manifest", "check", tmp_path / "absent.csv")
+    scan = cohort / "phantom3-01_s1.h5"
+    fails(2, "not an image format", "restore", scan, tmp_path / "back.txt")
+    fails(1, "carries no lobes", "restore", scan, tmp_path / "back.nii.gz", "--what", "lobes")
+    fails(2, "--what", "restore", scan, tmp_path / "back.nii.gz", "--what", "heart")
+    fails(1, "no such scan file", "restore", cohort / "absent.h5", tmp_path / "back.nii.gz")
+    synthetic = road / "augmented/phantom3-01_s1-sim1.h5"
+    fails(1, "differences from its source", "restore", synthetic, tmp_path / "back.nii.gz")
     fails(2, "not a lungcast cohort", "fit", road / "data", "--json", tmp_path / "f.json")
     fails(2, "negative", "augment", cohort, tmp_path / "a", "--ratio", "-10%")
     fails(1, "no such fits file", "augment", cohort, tmp_path / "a2", "--fits", tmp_path / "absent.json")

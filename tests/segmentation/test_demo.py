@@ -18,8 +18,9 @@ from simulator.dynamics.engine import start_state
 from simulator.progression import DEFAULT_DYNAMICS, progress, with_reference
 from simulator.seeding import seed_infection
 from simulator.simulation import seeded_scan
-from standard_space.embedding import embed, restore_mask
+from standard_space.embedding import embed
 from standard_space.image import read_image, read_mask
+from standard_space.restore import restore_mask
 
 TINY = DemoSize(
     grid=64, training=(2, 2), validation=(1, 1), test=(2, 1), ratio=1.0, steps=30, width=4, film_days=0.5

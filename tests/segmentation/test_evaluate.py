@@ -170,7 +170,7 @@ def test_the_baseline_finds_the_band_that_was_painted() -> None:
 
 
 def to_native_lungs(scan: Scan) -> np.ndarray:
-    from standard_space.embedding import restore_mask
+    from standard_space.restore import restore_mask
 
     return restore_mask(scan.lungs, scan.placement)
 

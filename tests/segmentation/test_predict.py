@@ -11,10 +11,10 @@ import torch
 from segmentation.model import ThreeWaySegmenter
 from segmentation.predict import Prediction, Predictor, image_stem, predict_scan, segment_image, to_native
 from segmentation.views import VIEWS, as_planes, stacks
-from standard_space.embedding import restore_mask
 from standard_space.errors import DataError, NoLungsError, UsageError
 from standard_space.geometry import Geometry
 from standard_space.image import read_image, write_volume
+from standard_space.restore import restore_mask
 from standard_space.scan import Scan
 from standard_space.window import Window
 

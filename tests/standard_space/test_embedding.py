@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from standard_space.embedding import embed, restore_mask, restore_volume
+from standard_space.embedding import embed
 from standard_space.errors import DataError, GeometryError, NoLungsError
 from standard_space.grid import StandardGrid
 from standard_space.image import CTImage
+from standard_space.restore import restore_mask, restore_volume
 from standard_space.window import Window
 from tests.standard_space.bodies import LESION_CENTRE_MM, body, geometry, rotation
 

@@ -11,7 +11,7 @@ from standard_space.cohort import Cohort
 from standard_space.errors import ManifestError
 from standard_space.grid import StandardGrid
 from standard_space.image import write_volume
-from standard_space.ingest import embed_cohort
+from standard_space.ingest import EmbedSettings, embed_cohort
 from standard_space.manifest import read_manifest
 from tests.standard_space.bodies import body, geometry
 
@@ -101,11 +101,15 @@ def test_one_bad_scan_does_not_sink_the_cohort(tmp_path: Path) -> None:
     )
     calls: list[tuple[str, int, int]] = []
     outcome = embed_cohort(
-        tmp_path / "manifest.csv", tmp_path / "c", StandardGrid(32), progress=lambda *call: calls.append(call)
+        tmp_path / "manifest.csv",
+        tmp_path / "c",
+        EmbedSettings(StandardGrid(32)),
+        progress=lambda *call: calls.append(call),
     )
     assert list(outcome.failures) == ["p/2"]
     assert "broken.nii.gz" in outcome.failures["p/2"]
-    assert calls[-1] == ("done", 3, 3)
+    assert calls[0] == ("p/1", 0, 3)
+    assert calls[-1] == ("q/1", 3, 3)
     cohort = Cohort.open(tmp_path / "c")
     assert [entry.name for entry in cohort.entries] == ["p/1", "q/1"]
     assert any("empty" in note for note in outcome.notes["q/1"])

@@ -28,11 +28,24 @@ def scan() -> Scan:
 def test_round_trip(scan: Scan, tmp_path: Path) -> None:
     write_scan(tmp_path / "a.h5", scan)
     back = read_scan(tmp_path / "a.h5")
-    for name in ("lungs", "airways", "vessels", "infection", "native_infection", "native_lungs"):
+    for name in ("lungs", "left_lung", "airways", "vessels", "infection", "native_infection", "native_lungs"):
         np.testing.assert_array_equal(getattr(back, name), getattr(scan, name))
     np.testing.assert_array_equal(back.signal, scan.signal.astype(np.float16).astype(np.float32))
     for name in ("patient", "scan", "day", "stage", "grid", "window", "placement", "provenance"):
         assert getattr(back, name) == getattr(scan, name)
+
+
+def test_lobes_and_sides_are_optional(scan: Scan, tmp_path: Path) -> None:
+    lobes = (scan.lungs * 11).astype(np.uint8)
+    write_scan(tmp_path / "with.h5", Scan(**{**scan.__dict__, "lobes": lobes}))
+    np.testing.assert_array_equal(read_scan(tmp_path / "with.h5").lobes, lobes)
+    write_scan(tmp_path / "bare.h5", Scan(**{**scan.__dict__, "left_lung": None}))
+    bare = read_scan(tmp_path / "bare.h5")
+    assert bare.lobes is None
+    assert bare.left_lung is None
+    assert bare.right_lung is None
+    right = read_scan(tmp_path / "with.h5").right_lung
+    np.testing.assert_array_equal(right, scan.lungs & ~scan.left_lung)
 
 
 def test_never_annotated_differs_from_annotated_empty(scan: Scan, tmp_path: Path) -> None:
@@ -84,7 +97,7 @@ def test_a_synthetic_scan_is_sparse_and_reads_as_a_full_one(scan: Scan, tmp_path
     wanted = synthetic_of(scan)
     entry = sources.entries[0]
     write_synthetic_scan(tmp_path / "sim.h5", wanted, sources.read(entry), entry.content_sha256)
-    back = read_scan(tmp_path / "sim.h5", sources._find_source)
+    back = read_scan(tmp_path / "sim.h5", sources.find_source)
     np.testing.assert_array_equal(back.signal, wanted.signal.astype(np.float16).astype(np.float32))
     np.testing.assert_array_equal(back.infection, wanted.infection)
     with h5py.File(tmp_path / "sim.h5") as file:
@@ -101,10 +114,10 @@ def test_a_synthetic_scan_needs_its_source(scan: Scan, tmp_path: Path) -> None:
     altered = Scan(**{**scan.__dict__, "signal": scan.signal + 0.01})
     changed = cohort_of(tmp_path / "c", altered)
     with pytest.raises(ScanFileError, match="altered"):
-        read_scan(tmp_path / "sim.h5", changed._find_source)
+        read_scan(tmp_path / "sim.h5", changed.find_source)
     changed.entries.clear()
     with pytest.raises(ScanFileError, match="missing"):
-        read_scan(tmp_path / "sim.h5", changed._find_source)
+        read_scan(tmp_path / "sim.h5", changed.find_source)
 
 
 def test_damaged_and_foreign_files_get_one_sentence(scan: Scan, tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from standard_space.embedding import embed, restore_mask
+from standard_space.embedding import embed
 from standard_space.grid import StandardGrid
 from standard_space.image import read_image, read_mask
+from standard_space.restore import restore_mask
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 GRID = StandardGrid(128)

@@ -1,0 +1,336 @@
+"""Look at a whole manifest before anything expensive starts: every problem of every scan, and the cost."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from standard_space.errors import GeometryError, LungcastError
+from standard_space.geometry import Geometry, orient
+from standard_space.image import CTImage, inspect_image, read_image, read_labels, read_mask
+from standard_space.image_file import read_geometry
+from standard_space.ingest import EmbedSettings, embed_row
+from standard_space.jobs import run_isolated
+from standard_space.manifest import ManifestRow, inspect_manifest
+from standard_space.progress import Progress, silent
+from standard_space.scanfile import write_scan
+from standard_space.version import lungcast_version
+from standard_space.warmup import warm_up
+from standard_space.window import DEFAULT_LEVEL_HU, DEFAULT_WIDTH_HU, Window
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong: the parts of a `LungcastError`, as text."""
+
+    what: str
+    where: str | None = None
+    got: str | None = None
+    expected: str | None = None
+    remedy: str | None = None
+
+    @classmethod
+    def of(cls, error: LungcastError) -> Problem:
+        """The parts of an error."""
+        parts = (error.where, error.got, error.expected)
+        where, got, expected = (None if part is None else str(part) for part in parts)
+        return cls(error.what, where, got, expected, error.remedy)
+
+    def sentence(self) -> str:
+        """The whole in one sentence."""
+        return str(LungcastError(self.what, where=self.where, got=self.got, expected=self.expected))
+
+
+@dataclass
+class ScanCheck:
+    """What was found of one scan.
+
+    `geometry` and `window` are None when its image cannot be used; the window is also None when only headers were
+    read. `annotated` says whether the manifest names an infection mask.
+    """
+
+    scan: str
+    annotated: bool = False
+    geometry: Geometry | None = None
+    window: str | None = None
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What embedding the usable scans will take, from one trial embedding of the largest of them.
+
+    Parameters
+    ----------
+    trial : str
+        The scan embedded on trial.
+    trial_seconds, trial_memory_gb, trial_disk_mb : float
+        Its wall time, peak memory of its process, and scan file.
+    seconds, memory_gb, disk_mb : float
+        For the cohort: wall time and peak memory with `jobs` processes, and disk.
+    free_disk_gb : float
+        Free now where the manifest lies.
+    """
+
+    trial: str
+    trial_seconds: float
+    trial_memory_gb: float
+    trial_disk_mb: float
+    jobs: int
+    seconds: float
+    memory_gb: float
+    disk_mb: float
+    free_disk_gb: float
+
+
+@dataclass
+class CheckReport:
+    """The whole check; `manifest_problems` are of rows that could not even be looked at."""
+
+    grid: int
+    scans: list[ScanCheck]
+    manifest_problems: list[Problem]
+    prediction: Prediction | None = None
+
+    @property
+    def problem_count(self) -> int:
+        """Problems in all."""
+        return len(self.manifest_problems) + sum(len(scan.problems) for scan in self.scans)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a file."""
+        return {
+            "lungcast": "check",
+            "lungcast_version": lungcast_version(),
+            "grid": self.grid,
+            "problem_count": self.problem_count,
+            "manifest_problems": [asdict(problem) for problem in self.manifest_problems],
+            "scans": [
+                {
+                    "scan": scan.scan,
+                    "annotated": scan.annotated,
+                    "geometry": None if scan.geometry is None else scan.geometry.to_json(),
+                    "orientation": None if scan.geometry is None else scan.geometry.orientation,
+                    "window": scan.window,
+                    "problems": [asdict(problem) for problem in scan.problems],
+                    "notes": scan.notes,
+                }
+                for scan in self.scans
+            ],
+            "prediction": None if self.prediction is None else asdict(self.prediction),
+        }
+
+
+def check_cohort(
+    manifest: str | Path,
+    settings: EmbedSettings,
+    *,
+    jobs: int = 1,
+    headers_only: bool = False,
+    trial: bool = True,
+    progress: Progress = silent,
+) -> CheckReport:
+    """Check every row of a manifest and predict what embedding will take.
+
+    Parameters
+    ----------
+    manifest : str or Path
+    settings : EmbedSettings
+        What `embed` would be given.
+    jobs : int
+        Worker processes, for the check and for the prediction.
+    headers_only : bool
+        Leave the voxels unread: truncated files, NaN and empty masks go unseen.
+    trial : bool
+        Embed the largest usable scan into a temporary folder, to predict from.
+    progress : Progress
+
+    Raises
+    ------
+    ManifestError
+        When the manifest cannot be looked at row by row (missing, not a CSV, wrong columns, empty).
+    """
+    rows, manifest_problems = inspect_manifest(manifest)
+    tasks = [_Look(row, settings, headers_only) for row in rows]
+    total = len(rows) + int(trial)
+    found: dict[int, ScanCheck] = {}
+    progress(rows[0].name if rows else "manifest", 0, total)
+    for index, result in run_isolated(_look, tasks, jobs=jobs):
+        if isinstance(result, LungcastError):
+            problem = Problem.of(result)
+            result = ScanCheck(rows[index].name, rows[index].infection is not None, problems=[problem])
+        found[index] = result
+        progress(rows[index].name, len(found), total)
+    scans = [found[index] for index in range(len(rows))]
+    _compare_windows(rows, scans)
+    report = CheckReport(settings.grid.size, scans, [Problem.of(error) for error in manifest_problems])
+    usable = [k for k in range(len(rows)) if not scans[k].problems and scans[k].geometry is not None]
+    if trial and usable:
+        largest = max(usable, key=lambda k: _voxels(scans[k]))
+        progress(f"trial embedding of {rows[largest].name}", len(rows), total)
+        report.prediction = _predict(rows, scans, usable, largest, settings, jobs, Path(manifest))
+    progress("done", total, total)
+    return report
+
+
+@dataclass(frozen=True)
+class _Look:
+    row: ManifestRow
+    settings: EmbedSettings
+    headers_only: bool
+
+
+def _look(task: _Look) -> ScanCheck:
+    row, settings = task.row, task.settings
+    result = ScanCheck(row.name, row.infection is not None)
+    chosen = row.window or settings.window
+    image: CTImage | None = None
+    try:
+        if task.headers_only:
+            result.geometry, result.notes = inspect_image(row.image)
+        else:
+            pair = (chosen.level_hu, chosen.width_hu) if isinstance(chosen, Window) else None
+            image = read_image(row.image, level_width_hu=pair)
+            result.geometry, result.notes = image.geometry, list(image.notes)
+            result.window = _window_text(chosen or image.window)
+    except LungcastError as error:
+        result.problems.append(Problem.of(error))
+        return result
+    masks: dict[str, NDArray[Any]] = {}
+    for kind, path in (("infection", row.infection), ("lungs", row.lungs), ("lobes", row.lobes)):
+        if path is None:
+            continue
+        try:
+            if task.headers_only:
+                _same_grid(path, result.geometry)
+            else:
+                reading = read_labels if kind == "lobes" else read_mask
+                masks[kind] = reading(path, result.geometry)
+        except LungcastError as error:
+            result.problems.append(Problem.of(error))
+    _look_at_masks(masks, row, result)
+    return result
+
+
+def _look_at_masks(masks: dict[str, NDArray[Any]], row: ManifestRow, result: ScanCheck) -> None:
+    lungs, infection = masks.get("lungs"), masks.get("infection")
+    if lungs is not None and not lungs.any():
+        remedy = "leave the column blank, and lungcast finds the lungs"
+        result.problems.append(Problem("the lung mask is empty", str(row.lungs), remedy=remedy))
+    if infection is not None and not infection.any():
+        result.notes.append("the infection mask is empty: annotated as free of infection")
+    elif infection is not None and lungs is not None and lungs.any():
+        outside = float((infection & ~lungs).sum()) / float(infection.sum())
+        if outside > 0.05:
+            result.notes.append(f"{outside:.0%} of the annotated infection lies outside the lung mask")
+
+
+def _same_grid(path: Path, image: Geometry) -> None:
+    mask = read_geometry(path)
+    if mask.orientation != image.orientation:
+        # Turning needs an image, not its voxels.
+        blank = mask.apply(np.zeros(mask.shape, np.uint8))
+        mask = Geometry.of(orient(blank, image.orientation))
+    if not mask.same_as(image):
+        raise GeometryError(
+            "the mask lies on another grid than its image",
+            where=path,
+            got=mask.summary(),
+            expected=image.summary(),
+            remedy="resample the mask onto the image with nearest neighbour",
+        )
+
+
+def _window_text(window: Any) -> str:
+    if window == "auto":
+        return "auto"
+    if window is None:
+        return f"{DEFAULT_LEVEL_HU:g}/{DEFAULT_WIDTH_HU:g} default"
+    return f"{window.level_hu:g}/{window.width_hu:g} {window.source}"
+
+
+def _compare_windows(rows: Sequence[ManifestRow], scans: list[ScanCheck]) -> None:
+    """Note where a patient's scans would get different windows: the same tissue then differs in signal."""
+    first: dict[str, ScanCheck] = {}
+    for row, scan in zip(rows, scans, strict=True):
+        if scan.window is None:
+            continue
+        before = first.setdefault(row.patient, scan)
+        if str(before.window).split()[0] != scan.window.split()[0]:
+            scan.notes.append(
+                f"window {scan.window}, but {before.scan} has {before.window}: the same HU becomes another "
+                "signal; if these are display presets rather than calibrations, leave the manifest's window "
+                "blank and pass --window -600,1600"
+            )
+
+
+def _voxels(scan: ScanCheck) -> int:
+    return 0 if scan.geometry is None else int(np.prod(scan.geometry.size))
+
+
+@dataclass(frozen=True)
+class _Cost:
+    native_seconds: float
+    standard_seconds: float
+    memory_gb: float
+    disk_mb: float
+
+
+def _trial(task: tuple[ManifestRow, EmbedSettings]) -> _Cost:
+    """Embed and write one scan; what goes with its voxels is told apart from what goes with the grid's."""
+    row, settings = task
+    begun = time.perf_counter()
+    read_image(row.image)
+    read = time.perf_counter() - begun
+    begun = time.perf_counter()
+    scan = embed_row(row, settings)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trial.h5"
+        write_scan(path, scan)
+        disk_mb = path.stat().st_size / 1e6
+    whole = time.perf_counter() - begun
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return _Cost(read, max(0.0, whole - read), peak / (2**30 if sys.platform == "darwin" else 2**20), disk_mb)
+
+
+def _predict(
+    rows: Sequence[ManifestRow],
+    scans: Sequence[ScanCheck],
+    usable: Sequence[int],
+    largest: int,
+    settings: EmbedSettings,
+    jobs: int,
+    manifest: Path,
+) -> Prediction | None:
+    """Predict from one trial, in a process of its own with the share of cores that a worker gets."""
+    warm_up()
+    task = (rows[largest], settings)
+    ((_, cost),) = run_isolated(_trial, [task], jobs=jobs, alone=True)
+    if isinstance(cost, LungcastError):
+        scans[largest].problems.append(Problem.of(cost))
+        return None
+    share = sum(_voxels(scans[k]) for k in usable) / _voxels(scans[largest])
+    seconds = cost.native_seconds * share + cost.standard_seconds * len(usable)
+    workers = min(jobs, len(usable))
+    return Prediction(
+        trial=rows[largest].name,
+        trial_seconds=round(cost.native_seconds + cost.standard_seconds, 2),
+        trial_memory_gb=round(cost.memory_gb, 2),
+        trial_disk_mb=round(cost.disk_mb, 2),
+        jobs=jobs,
+        seconds=round(seconds / workers, 1),
+        memory_gb=round(cost.memory_gb * workers, 2),
+        disk_mb=round(cost.disk_mb * len(usable), 2),
+        free_disk_gb=round(shutil.disk_usage(manifest.parent).free / 1e9, 1),
+    )

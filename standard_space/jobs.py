@@ -1,0 +1,143 @@
+"""Many independent tasks in worker processes: none of them sinks the others."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from standard_space.errors import DataError, LungcastError, UsageError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+def core_count() -> int:
+    """Processor cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        return os.cpu_count() or 1
+
+
+def run_isolated(
+    function: Callable[[Task], Result], tasks: Sequence[Task], *, jobs: int = 1, alone: bool = False
+) -> Iterator[tuple[int, Result | LungcastError]]:
+    """Run a function on every task, in this process or in `jobs` others, and give results as they come.
+
+    Workers are started afresh (spawn), share the cores between them, and compile nothing when the caller has run
+    the function's kernels once before. A script that calls this with `jobs` above 1 needs the usual
+    ``if __name__ == "__main__":``.
+
+    Parameters
+    ----------
+    function : callable
+        Of a module's top level. What it raises becomes the task's result, as a `LungcastError`.
+    tasks : sequence
+        Each can be pickled.
+    jobs : int
+        Processes; 1 runs everything here.
+    alone : bool
+        Run the tasks one after the other, each in a fresh process with the share of cores that one of `jobs`
+        workers gets: to measure what a task takes.
+
+    Yields
+    ------
+    index : int
+        Of the task.
+    result : Result or LungcastError
+        A worker that dies (killed for memory, crashed) is a `DataError` of its own task only.
+
+    Raises
+    ------
+    UsageError
+        When `jobs` is below 1.
+    """
+    if jobs < 1:
+        raise UsageError("the number of jobs is below 1", got=jobs)
+    threads = max(1, core_count() // jobs)
+    if alone:
+        for index, task in enumerate(tasks):
+            yield index, _in_a_fresh_process(function, task, threads)
+        return
+    if jobs == 1 or len(tasks) == 0:
+        for index, task in enumerate(tasks):
+            yield index, _told(function, task)
+        return
+    yield from _in_processes(function, tasks, min(jobs, len(tasks)), threads)
+
+
+def _in_processes(
+    function: Callable[[Task], Result], tasks: Sequence[Task], jobs: int, threads: int
+) -> Iterator[tuple[int, Result | LungcastError]]:
+    waiting = list(range(len(tasks)))[::-1]
+    suspects: list[int] = []
+    while waiting:
+        pool = _pool(jobs, threads)
+        running: dict[Future[Result | LungcastError], int] = {}
+        try:
+            while waiting or running:
+                # No more than one task a worker is handed out, so that a death leaves few suspects.
+                while waiting and len(running) < jobs:
+                    index = waiting[-1]
+                    running[pool.submit(_told, function, tasks[index])] = index
+                    waiting.pop()
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    result = future.result()
+                    yield running.pop(future), result
+        except BrokenProcessPool:
+            suspects += running.values()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    # One of the tasks in flight killed its worker; alone, each shows whether it was the one.
+    for index in sorted(suspects):
+        yield index, _in_a_fresh_process(function, tasks[index], core_count())
+
+
+def _in_a_fresh_process(
+    function: Callable[[Task], Result], task: Task, threads: int
+) -> Result | LungcastError:
+    with _pool(1, threads) as pool:
+        try:
+            return pool.submit(_told, function, task).result()
+        except BrokenProcessPool:
+            return DataError(
+                "the worker process died at this scan (out of memory, or a crash in a library)",
+                remedy="use fewer --jobs or a smaller --grid",
+            )
+
+
+def _pool(jobs: int, threads: int) -> ProcessPoolExecutor:
+    # Forking a process whose threads hold locks deadlocks it: workers start afresh.
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(jobs, mp_context=context, initializer=_share_cores, initargs=(threads,))
+
+
+def _share_cores(threads: int) -> None:
+    import numba
+    import SimpleITK as sitk
+
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+
+
+def _told(function: Callable[[Task], Result], task: Task) -> Result | LungcastError:
+    try:
+        return function(task)
+    except LungcastError as error:
+        return error
+    except MemoryError:
+        return DataError("out of memory at this scan", remedy="use fewer --jobs or a smaller --grid")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        return DataError(f"the system refused ({reason})", where=error.filename)
+    except Exception as error:  # the one place where a defect of ours must not sink the other scans
+        text = str(error).splitlines()[0] if str(error) else ""
+        return DataError(
+            f"an unexpected {type(error).__name__} at this scan ({text})",
+            remedy="this is a defect of lungcast: please report it",
+        )

@@ -1,0 +1,173 @@
+"""Parts of a scan file without the whole: a slice, a crop, one mask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from standard_space.errors import ScanFileError, UsageError
+from standard_space.geometry import Placement
+from standard_space.grid import StandardGrid
+from standard_space.scanfile import LAYERS, read_meta, unpack, window_of
+
+Box = tuple[slice, slice, slice]
+
+
+class ScanReader:
+    """An open scan file, read in parts; use `open_scan`.
+
+    Attributes
+    ----------
+    patient, scan : str
+        The manifest's names.
+    day : float
+        Days on the patient's own clock.
+    grid : StandardGrid
+    window : Window
+    placement : Placement
+    annotated : bool
+        Whether the scan carries an infection mask.
+    """
+
+    def __init__(self, path: Path, head: dict[str, Any], source: ScanReader | None = None) -> None:
+        self._path, self._source = path, source
+        self.patient, self.scan = str(head["patient"]), str(head["scan"])
+        self.day = float(head["day"])
+        self.grid = StandardGrid(int(head["grid"]))
+        self.window = window_of(head)
+        self.placement = Placement.from_json(head["placement"])
+        self.annotated = bool(head["annotated"])
+        self._file = h5py.File(path, "r")
+        self._index: NDArray[np.int64] | None = None
+
+    def __enter__(self) -> ScanReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file (and a synthetic scan's source)."""
+        self._file.close()
+        if self._source is not None:
+            self._source.close()
+
+    def signal(self, box: Box) -> NDArray[np.float32]:
+        """Signal of a box.
+
+        Parameters
+        ----------
+        box : tuple of slice
+            Along (z, y, x), steps of 1; `np.s_[100:101, :, :]` is a slice.
+
+        Returns
+        -------
+        float32 array of the box's shape.
+        """
+        box = self._checked(box)
+        if self._source is None:
+            return np.asarray(self._part("signal", box), np.float32)
+        signal = self._source.signal(box)
+        inside, place = self._changes(box)
+        signal[place] = self._part("changed_signal", (...,))[inside].astype(np.float32)
+        return signal
+
+    def mask(self, layer: str, box: Box) -> NDArray[np.bool_]:
+        """One mask ("lungs", "left_lung", "airways", "vessels", "infection") of a box; see `signal`.
+
+        Raises
+        ------
+        UsageError
+            When there is no such layer, or the scan was never annotated.
+        """
+        if layer not in LAYERS:
+            raise UsageError("no such layer", where=self._path, got=layer, expected=", ".join(LAYERS))
+        if layer == "infection" and not self.annotated:
+            raise UsageError("the scan was never annotated", where=self._path)
+        box = self._checked(box)
+        if self._source is None:
+            return unpack(self._part("masks", box), layer)
+        if layer != "infection":
+            return self._source.mask(layer, box)
+        infection = (
+            self._source.mask(layer, box)
+            if self._source.annotated
+            else np.zeros([s.stop - s.start for s in box], np.bool_)
+        )
+        inside, place = self._changes(box)
+        infection[place] = self._part("changed_infection", (...,))[inside] != 0
+        return infection
+
+    def _part(self, name: str, box: tuple[Any, ...]) -> NDArray[Any]:
+        try:
+            part: NDArray[Any] = self._file[name][box]
+        except (OSError, KeyError, ValueError) as error:
+            raise ScanFileError(
+                f"not a readable scan file ({str(error).splitlines()[0]})",
+                where=self._path,
+                remedy="embed or augment this scan again",
+            ) from None
+        return part
+
+    def _checked(self, box: Box) -> Box:
+        bounds = [s.indices(n) for s, n in zip(box, self.grid.shape, strict=True)]
+        if any(step != 1 for _, _, step in bounds):
+            raise UsageError("a box of a scan has steps of 1", where=self._path, got=box)
+        z, y, x = (slice(start, max(start, stop)) for start, stop, _ in bounds)
+        return (z, y, x)
+
+    def _changes(self, box: Box) -> tuple[NDArray[np.bool_], tuple[NDArray[np.int64], ...]]:
+        """Which of a synthetic scan's changed voxels lie in a box, and where in it."""
+        if self._index is None:
+            self._index = np.cumsum(self._part("index", (...,)).astype(np.int64))
+        place = np.unravel_index(self._index, self.grid.shape)
+        inside = np.ones(len(self._index), np.bool_)
+        for axis, bounds in enumerate(box):
+            inside &= (place[axis] >= bounds.start) & (place[axis] < bounds.stop)
+        return inside, tuple(p[inside] - b.start for p, b in zip(place, box, strict=True))
+
+
+PathFinder = Callable[[str, str, str], Path]
+"""Gives the path of the source scan of (patient, scan, content_sha256)."""
+
+
+def open_scan(path: str | Path, find_source: PathFinder | None = None) -> ScanReader:
+    """Open a scan file to read parts of it; a synthetic scan is laid over its source.
+
+    Parameters
+    ----------
+    path : str or Path
+    find_source : callable, optional
+        Gives the source's path for a synthetic scan; `Cohort.open_scan` knows it.
+
+    Returns
+    -------
+    ScanReader
+        A context manager. Handles are not shared between processes: open one in each worker.
+
+    Raises
+    ------
+    ScanFileError
+        When the file is missing, truncated, foreign, of another schema version, or its source is not known.
+    """
+    path = Path(path)
+    head = read_meta(path)
+    if head["kind"] == "scan":
+        return ScanReader(path, head)
+    if find_source is None:
+        raise ScanFileError(
+            "a synthetic scan is stored as differences from its source",
+            where=path,
+            remedy="open it together with the cohort that it was made from",
+        )
+    origin = head["source"]
+    source = open_scan(find_source(origin["patient"], origin["scan"], origin["content_sha256"]))
+    return ScanReader(path, head, source)
