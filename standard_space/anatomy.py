@@ -13,8 +13,10 @@ from scipy import ndimage
 
 from standard_space.airways import grow_airways
 from standard_space.body import InnerAir, air_inside_body
+from standard_space.consolidation import Surroundings, add_solid_lung
 from standard_space.lungs import aerated_lungs
-from standard_space.morphology import Spacing, close, dilate, padded_box
+from standard_space.morphology import Spacing, box_count, close, dilate, padded_box, reach_of
+from standard_space.refine import refine_airways, refine_left, refine_lungs
 from standard_space.sides import find_left_lung, midline_x
 from standard_space.vessels import find_vessels
 
@@ -23,6 +25,7 @@ WORKING_SPACING_MM = 2.0
 
 AIRWAY_WALL_MM = 1.5
 CLOSING_MM = 9.0
+DEEP_MM, DEEP_SHARE = 12.0, 0.6
 ONE_LUNG_SHARE = 0.12
 """A side with less than this share of the other's volume counts as missing."""
 
@@ -67,8 +70,16 @@ def find_anatomy(
         aerated = aerated_lungs(hu, inner, airways, spacing_mm)
         if aerated is None:
             return None
-        lungs = close(aerated, CLOSING_MM, spacing_mm) & (hu < 250.0)
-        lungs = (np.asarray(ndimage.binary_fill_holes(lungs)) | aerated) & ~airways
+        closed = close(aerated, CLOSING_MM, spacing_mm) & (hu < 250.0)
+        closed = np.asarray(ndimage.binary_fill_holes(closed)) | aerated
+        lungs = closed & ~airways
+        if not (inner.cut & aerated).any():
+            # Where the image cuts the chest, its wall is not there to tell lung from abdomen.
+            middle_x = midline_x(hu, closed, inner.body, spacing_mm)
+            left = find_left_lung(lungs, middle_x, spacing_mm)
+            known = Surroundings(aerated, closed, left, airways, inner.body, middle_x)
+            lungs = add_solid_lung(hu, known, spacing_mm) & ~airways
+        lungs |= airways & _deep(lungs, spacing_mm)
     if not lungs.any():
         return None
     middle_x = midline_x(hu, lungs, inner.body, spacing_mm)
@@ -76,6 +87,12 @@ def find_anatomy(
     near_airways = dilate(airways, AIRWAY_WALL_MM, spacing_mm)
     vessels = find_vessels(hu, lungs & ~near_airways, spacing_mm)
     return Anatomy(lungs, left, near_airways, vessels, _notes(lungs, left, inner))
+
+
+def _deep(lungs: NDArray[np.bool_], spacing_mm: Spacing) -> NDArray[np.bool_]:
+    """Where lung lies all around: bronchi there belong to the lungs, main bronchi do not."""
+    reach = reach_of(DEEP_MM, spacing_mm, least=1)
+    return np.asarray(box_count(lungs, reach) > DEEP_SHARE * float(np.prod([2 * r + 1 for r in reach])))
 
 
 def _notes(lungs: NDArray[np.bool_], left: NDArray[np.bool_], inner: InnerAir) -> tuple[str, ...]:
@@ -95,11 +112,32 @@ def _notes(lungs: NDArray[np.bool_], left: NDArray[np.bool_], inner: InnerAir) -
 
 
 def refine_anatomy(
-    hu: NDArray[np.float32], spacing_mm: Spacing, coarse: Anatomy, user_lungs: NDArray[np.bool_] | None
+    hu: NDArray[np.float32],
+    spacing_mm: Spacing,
+    coarse: Anatomy,
+    user_lungs: NDArray[np.bool_] | None,
 ) -> Anatomy:
-    """TEMP."""
-    return (
-        coarse
-        if user_lungs is None
-        else coarse._replace(lungs=user_lungs, left_lung=coarse.left_lung & user_lungs)
-    )
+    """Bring masks that were found coarsely to the resolution of the image.
+
+    Parameters
+    ----------
+    hu : float32 array, shape (z, y, x)
+        CT oriented to LPS, HU.
+    spacing_mm : tuple of float
+        Voxel spacing along (z, y, x), mm.
+    coarse : Anatomy
+        Masks found on a coarser grid, sampled on this one.
+    user_lungs : bool array, shape (z, y, x), or None
+        The user's lung mask; it is kept as it is.
+
+    Returns
+    -------
+    Anatomy
+    """
+    airways = refine_airways(hu, coarse.airways, spacing_mm)
+    lungs = user_lungs
+    if lungs is None:
+        lungs = refine_lungs(hu, coarse.lungs, airways, spacing_mm)
+    left = refine_left(lungs, coarse.lungs, coarse.left_lung, spacing_mm)
+    vessels = find_vessels(hu, lungs & ~airways, spacing_mm)
+    return Anatomy(lungs, left, airways, vessels, coarse.notes)

@@ -11,7 +11,7 @@ from standard_space import anatomy as _an  # TEMP
 from standard_space.errors import DataError, GeometryError, NoLungsError
 from standard_space.geometry import Placement, Triple, orient_array
 from standard_space.grid import StandardGrid
-from standard_space.image import CTImage
+from standard_space.image import HU_MAX, HU_MIN, CTImage
 from standard_space.lanczos import resample
 from standard_space.masks import bounding_box, resample_labels, resample_mask
 from standard_space.scan import Scan
@@ -127,12 +127,12 @@ def embed(
     else:
         notes += found.anatomy.notes
     centre = _centre_mm(hu.shape, geometry.spacing_mm[::-1], found, grid, notes)
-    half = [(n - 1) * s / 2 for n, s in zip(grid.shape, grid.spacing_mm, strict=True)]
-    offset = [c - h for c, h in zip(centre, half, strict=True)]
-    placement = Placement(image.geometry, geometry, (offset[0], offset[1], offset[2]))
+    placement = Placement(image.geometry, geometry, _offset_mm(centre, geometry.spacing_mm[::-1], grid))
 
     start, step = placement.to_standard(grid)
     standard_hu = resample(hu, grid.shape, start, step, fill=AIR_HU)
+    # Lanczos overshoots beside sharp edges; nothing is darker than the darkest a CT can hold.
+    np.clip(standard_hu, HU_MIN, HU_MAX, out=standard_hu)
     del hu
     standard = NativeMasks(
         *(None if m is None else resample_mask(m, grid.shape, start, step) for m in oriented[:2]),
@@ -150,7 +150,7 @@ def embed(
         day=day,
         stage=stage,
         grid=grid,
-        signal=chosen.to_signal(standard_hu),
+        signal=chosen.to_signal(standard_hu, out=standard_hu),
         lungs=anatomy.lungs,
         left_lung=anatomy.left_lung,
         airways=anatomy.airways,
@@ -242,6 +242,21 @@ def _centre_mm(
             f"{grid.EXTENT_MM[axis]:.0f} mm fit): what lies outside is cut"
         )
     return centre
+
+
+def _offset_mm(centre_mm: list[float], spacing_mm: Triple, grid: StandardGrid) -> Triple:
+    """Position of standard voxel (0, 0, 0): centred to within half a native voxel, on an edge of one.
+
+    Where voxel edges coincide, slices of 1, 2 or 5 mm become 1, 2 or 5 whole standard slices and come back
+    exactly; half a voxel beside them, a mask would grow there and back.
+    """
+    offset = []
+    for centre, native, standard, count in zip(
+        centre_mm, spacing_mm, grid.spacing_mm, grid.shape, strict=True
+    ):
+        edges = centre - (count - 1) * standard / 2 + (native - standard) / 2
+        offset.append(round(edges / native) * native - (native - standard) / 2)
+    return (offset[0], offset[1], offset[2])
 
 
 def _standard_anatomy(

@@ -47,7 +47,7 @@ def restore_volume(
 
 
 def restore_mask(mask: NDArray[np.bool_], placement: Placement) -> NDArray[np.bool_]:
-    """Bring a standard mask back to the native grid: linear interpolation, cut at one half."""
+    """Bring a standard mask back to the native grid; see `resample_mask`."""
     start, step = placement.from_standard(StandardGrid(mask.shape[0]))
     oriented = resample_mask(mask, placement.oriented.shape, start, step)
     return orient_array(oriented, placement.oriented, placement.native.orientation)[0]

@@ -48,9 +48,11 @@ class Window:
                 expected="finite HU and a positive width",
             )
 
-    def to_signal(self, hu: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Signal of HU values: 0 at the level, -0.5 and 0.5 at the edges of the window."""
-        signal = np.subtract(hu, np.float32(self.level_hu), dtype=np.float32)
+    def to_signal(
+        self, hu: NDArray[np.floating], out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Signal of HU values: 0 at the level, -0.5 and 0.5 at the edges of the window; `out` may be `hu`."""
+        signal = np.subtract(hu, np.float32(self.level_hu), out=out, dtype=np.float32)
         signal *= np.float32(1.0 / self.width_hu)
         return signal
 

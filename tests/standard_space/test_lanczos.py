@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from standard_space.lanczos import Kernel, axis_weights, resample
 
@@ -46,6 +47,7 @@ def twin(volume: np.ndarray, shape, start, step, fill: float, kernel: str) -> np
     [
         ((9, 20, 15), (0.0, -0.4, 0.3), (2.3, 0.6, 1.0)),
         ((16, 8, 16), (-3.0, 0.5, -1.2), (1.7, 1.9, 0.77)),
+        ((5, 3, 6), (1.0, 1.0, 9.0), (0.5, 0.5, 0.5)),
     ],
 )
 def test_matches_the_slow_twin(kernel: Kernel, shape, start, step) -> None:
@@ -74,11 +76,98 @@ def test_identity_is_exact() -> None:
     np.testing.assert_allclose(same, volume, atol=1e-6)
 
 
-def test_a_ramp_stays_a_ramp_inside() -> None:
-    ramp = np.broadcast_to(np.arange(60, dtype=np.float32), (8, 8, 60))
-    out = resample(np.ascontiguousarray(ramp), (8, 8, 70), (0, 0, 10.0), (1, 1, 0.5), fill=0.0)
-    # A three-lobed Lanczos kernel bends a ramp by less than 2 % of a voxel step.
-    assert np.abs(out[4, 4] - (10 + 0.5 * np.arange(70))).max() < 0.02
+def along_x(values: np.ndarray, start: float, step: float, count: int) -> np.ndarray:
+    volume = np.ascontiguousarray(np.broadcast_to(values.astype(np.float32), (4, 4, len(values))))
+    return resample(volume, (4, 4, count), (0, 0, start), (1, 1, step), fill=0.0)[2, 2]
+
+
+@pytest.mark.parametrize("step", [0.25, 0.65, 0.93, 1.0, 1.3, 2.0, 4.2])
+def test_a_ramp_stays_a_ramp_inside(step: float) -> None:
+    """Bound of docs/embedding.md: 0.02 of an input voxel's rise, anywhere at least 20 voxels inside."""
+    count = int(200 / step)
+    out = along_x(np.arange(240.0), 20.3, step, count)
+    assert np.abs(out - (20.3 + step * np.arange(count))).max() <= 0.0201
+
+
+# Bounds of docs/embedding.md on the error of a wave of height 1, by its length in voxels (of the coarser grid).
+WAVES = {3: 0.082, 4: 0.017, 6: 0.017, 8: 0.007, 16: 0.006, 24: 0.005}
+
+
+@pytest.mark.parametrize("length", WAVES)
+@pytest.mark.parametrize("step", [0.25, 0.37, 0.65, 0.93, 1.0])
+def test_a_band_limited_wave_is_reproduced(step: float, length: int) -> None:
+    count = int(200 / step)
+    out = along_x(np.sin(2 * np.pi * np.arange(240) / length), 20.3, step, count)
+    truth = np.sin(2 * np.pi * (20.3 + step * np.arange(count)) / length)
+    assert np.abs(out - truth).max() <= WAVES[length]
+
+
+def impulse(kernel: int | None, at: np.ndarray) -> np.ndarray:
+    """What a resampler makes of a single voxel of 1, at distances from it; None is ours."""
+    count, start = 64, 32.0
+    volume = np.zeros((24, 24, count), np.float32)
+    volume[:, :, int(start)] = 1.0
+    if kernel is None:
+        return np.array(
+            [resample(volume, (1, 1, 1), (12, 12, start + d), (1, 1, 1), fill=0.0)[0, 0, 0] for d in at]
+        )
+    image = sitk.GetImageFromArray(volume)
+    sample = [sitk.Resample(image, (1, 1, 1), sitk.Transform(), kernel, (start + d, 12.0, 12.0)) for d in at]
+    return np.array([sitk.GetArrayFromImage(one)[0, 0, 0] for one in sample])
+
+
+def windowed_sinc(at: np.ndarray, lobes: int) -> np.ndarray:
+    return np.where(np.abs(at) < lobes, np.sinc(at) * np.sinc(at / lobes), 0.0)
+
+
+def test_simpleitks_lanczos_has_five_lobes_ours_three() -> None:
+    """The whole difference on a grid that does not shrink; ours is also normalised over the voxels that exist."""
+    at = np.array([-5.3, -4.5, -3.2, -2.5, -1.4, -0.5, 0.0, 0.3, 1.5, 2.6, 3.5, 4.4])
+    np.testing.assert_allclose(impulse(sitk.sitkLanczosWindowedSinc, at), windowed_sinc(at, 5), atol=1e-4)
+    total = np.array([windowed_sinc(d - np.arange(-8, 9), 3).sum() for d in at])
+    np.testing.assert_allclose(impulse(None, at), windowed_sinc(at, 3) / total, atol=1e-6)
+
+
+def test_beside_simpleitks_lanczos_on_a_smooth_volume() -> None:
+    """Where both apply: five lobes come closer (0.003 against 0.024 of a wave of 5 voxels), and both are close."""
+    wave = np.sin(2 * np.pi * np.arange(64) / 5)
+    volume = np.ascontiguousarray(np.broadcast_to(wave.astype(np.float32), (24, 24, 64)))
+    size, start, step = (120, 1, 1), 12.2, 0.31
+    theirs = sitk.GetArrayFromImage(
+        sitk.Resample(
+            sitk.GetImageFromArray(volume), size, sitk.Transform(), sitk.sitkLanczosWindowedSinc,
+            (start, 12.0, 12.0), (step, 1.0, 1.0),
+        )
+    )[0, 0]  # fmt: skip
+    ours = resample(volume, size[::-1], (12, 12, start), (1, 1, step), fill=0.0)[0, 0]
+    truth = np.sin(2 * np.pi * (start + step * np.arange(120)) / 5)
+    assert np.abs(theirs - truth).max() < 0.004
+    assert np.abs(ours - truth).max() < 0.025
+    assert np.abs(ours - theirs).max() < 0.03
+
+
+def test_simpleitk_aliases_when_shrinking_and_we_do_not() -> None:
+    stripes = np.where(np.arange(64) % 4 < 2, 1.0, -1.0).astype(np.float32)
+    volume = np.ascontiguousarray(np.broadcast_to(stripes, (24, 24, 64)))
+    size, start, step = (9, 1, 1), 12.0, 4.05
+    theirs = sitk.GetArrayFromImage(
+        sitk.Resample(
+            sitk.GetImageFromArray(volume), size, sitk.Transform(), sitk.sitkLanczosWindowedSinc,
+            (start, 12.0, 12.0), (step, 1.0, 1.0),
+        )
+    )[0, 0]  # fmt: skip
+    ours = resample(volume, size[::-1], (12, 12, start), (1, 1, step), fill=0.0)[0, 0]
+    assert np.abs(theirs).max() > 0.8
+    assert np.abs(ours).max() < 0.1
+
+
+def test_borders_are_normalised() -> None:
+    """A constant stays that constant up to the edge, and beyond half a voxel outside it is fill."""
+    out = along_x(np.full(12, 7.0), -1.0, 0.25, 60)
+    at = -1.0 + 0.25 * np.arange(60)
+    inside = (at >= -0.5) & (at <= 11.5)
+    np.testing.assert_allclose(out[inside], 7.0, atol=1e-5)
+    assert (out[~inside] == 0.0).all()
 
 
 def test_shrinking_does_not_alias() -> None:

@@ -27,14 +27,14 @@ def blobs(seed: int) -> np.ndarray:
 @pytest.mark.parametrize(("shape", "start", "step"), CASES)
 def test_the_same_as_the_whole_volume_at_once(seed: int, shape, start, step) -> None:
     mask = blobs(seed)
-    whole = resample(mask.astype(np.float32), shape, start, step, fill=0.0, kernel="linear") >= 0.5
+    whole = resample(mask.astype(np.float32), shape, start, step, fill=0.0) >= 0.5
     np.testing.assert_array_equal(resample_mask(mask, shape, start, step), whole)
 
 
 def test_a_mask_that_touches_every_border() -> None:
     mask = np.ones((12, 10, 11), bool)
     args = ((30, 25, 28), (-1.0, -0.3, -2.0), (0.45, 0.45, 0.5))
-    whole = resample(mask.astype(np.float32), *args, fill=0.0, kernel="linear") >= 0.5
+    whole = resample(mask.astype(np.float32), *args, fill=0.0) >= 0.5
     np.testing.assert_array_equal(resample_mask(mask, *args), whole)
     assert not whole[0].any()
     assert whole.any()
