@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from standard_space.airways import grow_airways
-from standard_space.body import InnerAir, air_inside_body
+from standard_space.body import air_inside_body
 from standard_space.consolidation import Surroundings, add_solid_lung
 from standard_space.lungs import aerated_lungs
 from standard_space.morphology import Spacing, box_count, close, dilate, padded_box, reach_of
@@ -25,6 +25,8 @@ WORKING_SPACING_MM = 2.0
 
 AIRWAY_WALL_MM = 1.5
 CLOSING_MM = 9.0
+CUT_MM2 = 300.0
+"""A smaller section at the image's border is the trachea or noise."""
 DEEP_MM, DEEP_SHARE = 12.0, 0.6
 ONE_LUNG_SHARE = 0.12
 """A side with less than this share of the other's volume counts as missing."""
@@ -86,7 +88,7 @@ def find_anatomy(
     left = find_left_lung(lungs, middle_x, spacing_mm)
     near_airways = dilate(airways, AIRWAY_WALL_MM, spacing_mm)
     vessels = find_vessels(hu, lungs & ~near_airways, spacing_mm)
-    return Anatomy(lungs, left, near_airways, vessels, _notes(lungs, left, inner))
+    return Anatomy(lungs, left, near_airways, vessels, _notes(lungs, left, spacing_mm))
 
 
 def _deep(lungs: NDArray[np.bool_], spacing_mm: Spacing) -> NDArray[np.bool_]:
@@ -95,7 +97,7 @@ def _deep(lungs: NDArray[np.bool_], spacing_mm: Spacing) -> NDArray[np.bool_]:
     return np.asarray(box_count(lungs, reach) > DEEP_SHARE * float(np.prod([2 * r + 1 for r in reach])))
 
 
-def _notes(lungs: NDArray[np.bool_], left: NDArray[np.bool_], inner: InnerAir) -> tuple[str, ...]:
+def _notes(lungs: NDArray[np.bool_], left: NDArray[np.bool_], spacing_mm: Spacing) -> tuple[str, ...]:
     notes = []
     sides = {"left": int(left.sum()), "right": int(lungs.sum()) - int(left.sum())}
     small, big = sorted(sides, key=lambda name: sides[name])
@@ -103,10 +105,15 @@ def _notes(lungs: NDArray[np.bool_], left: NDArray[np.bool_], inner: InnerAir) -
         notes.append(
             f"one lung was found: the {big} one; the {small} one is missing, solid or outside the image"
         )
-    edges = (lungs[:, 0], lungs[:, -1], lungs[:, :, 0], lungs[:, :, -1])
-    if any(edge.any() for edge in edges):
-        notes.append("the lungs touch the image's side: the field of view is cropped")
-    if lungs[0].any() or lungs[-1].any():
+    z, y, x = spacing_mm
+    ends = max(int(lungs[0].sum()), int(lungs[-1].sum())) * y * x
+    sides_mm2 = max(
+        max(int(lungs[:, 0].sum()), int(lungs[:, -1].sum())) * z * x,
+        max(int(lungs[:, :, 0].sum()), int(lungs[:, :, -1].sum())) * z * y,
+    )
+    if sides_mm2 > CUT_MM2:
+        notes.append("the lungs touch the image's side: the field of view cuts them")
+    if ends > CUT_MM2:
         notes.append("the lungs touch the image's first or last slice: the scan does not cover them")
     return tuple(notes)
 

@@ -31,8 +31,11 @@ SMOOTHING_MM = 3.5
 EDGE_HU_PER_MM = 8.0
 BAND_MM = 20.0
 BAND_THICK_MM = 3.5
-BAND_MIN_ML = 8.0
+BAND_MIN_ML, BAND_MIN_ML_PER_SLICE_MM = 8.0, 2.5
+"""Thick slices smear the diaphragm into the recess: they need more."""
+LINED = 0.1
 CENTRAL_MM = 25.0
+MIDDLE_MM = 18.0
 RECESS_MM = 15.0
 APEX_MM = 40.0
 LOWEST_MM = 40.0
@@ -40,6 +43,7 @@ DOME_MARGIN_MM = 8.0
 DOME_SEEN_SHARE = 0.2
 UNDER_MM = 25.0
 DOME_REACH_MM = 25.0
+DOME_SPREAD_MM = 15.0
 CORE_MM = 3.5
 FRONT_MM = 4.5
 WEIGHT = 0.3
@@ -126,12 +130,14 @@ def _grow(hu: NDArray[np.float32], known: Surroundings, spacing_mm: Spacing) -> 
     allowed[: max(0, lowest)] = False
 
     thick = _open(band & (evidence > -0.2), BAND_THICK_MM, spacing_mm)
-    sure = _parts_of_at_least(thick, BAND_MIN_ML, spacing_mm)
+    least_ml = max(BAND_MIN_ML, BAND_MIN_ML_PER_SLICE_MM * spacing_mm[0])
+    sure = _parts_of_at_least(thick, least_ml, spacing_mm)
     if not sure.any():
         return None
-    evidence[band] = np.maximum(evidence[band], 0.3)
+    evidence[band] = np.maximum(evidence[band], LINED)
     evidence[~open_solid] = -1.0
-    evidence[:, :, central] = np.minimum(evidence[:, :, central], -0.5)
+    middle = np.abs(np.arange(hu.shape[2]) - known.middle_x) * spacing_mm[2] < MIDDLE_MM
+    evidence[:, :, middle] = np.minimum(evidence[:, :, middle], -0.5)
     barred = (wall | bone | known.airways | ~(allowed | known.closed)) & ~known.aerated
     evidence[barred] = -3.0
     core = _open(evidence > 0, CORE_MM, spacing_mm) & (evidence > 0)
@@ -185,7 +191,7 @@ def _dome(
     z = low[y, x]
     reach = max(3, round(UNDER_MM / spacing_mm[0]))
     under = np.mean([evidence[np.maximum(z - k, 0), y, x] for k in range(2, reach + 1)], axis=0)
-    used = (z < np.median(z) + 60.0 / spacing_mm[0]) & (under < -0.7) & (z > reach)
+    used = (z < np.median(z) + DOME_SPREAD_MM / spacing_mm[0]) & (under < -0.7) & (z > reach)
     if used.sum() < DOME_SEEN_SHARE * len(y):
         return none
     y, x, height = y[used], x[used], z[used].astype(np.float64)
@@ -203,7 +209,7 @@ def _dome(
         # Reweighted towards the absolute error, slightly below the middle: lesions lift the underside.
         fit = np.linalg.solve((design.T * weight) @ design + ridge, (design.T * weight) @ height)
         error = height - design @ fit
-        weight = np.where(error > 0, 0.3, 0.7) / np.maximum(np.abs(error), 1.0)
+        weight = np.where(error > 0, 0.2, 0.8) / np.maximum(np.abs(error), 1.0)
     rows, columns = np.mgrid[: lung.shape[1], : lung.shape[2]]
     unseen = np.ones(lung.shape[1:], np.bool_)
     unseen[y, x] = False

@@ -18,6 +18,7 @@ from standard_space.image_file import read_file, read_geometry
 from standard_space.window import DEFAULT_LEVEL_HU, DEFAULT_WIDTH_HU, Window
 
 HU_MIN, HU_MAX = -1024.0, 3071.0
+HU_ABSURD = 70_000.0
 
 
 @dataclass
@@ -76,6 +77,14 @@ def read_image(path: str | Path, *, level_width_hu: tuple[float, float] | None =
             f"the image holds {count} NaN or infinite voxels", where=path, remedy="export it again in HU"
         )
     low, high = float(array.min()), float(array.max())
+    if max(-low, high) > HU_ABSURD:
+        raise DataError(
+            "the values are no HU",
+            where=path,
+            got=f"values {low:.3g} to {high:.3g}",
+            expected="-1024 to 3071 HU, give or take padding",
+            remedy="export it again in HU",
+        )
     hu = array.astype(np.float32)
     if low >= 0 and high <= 255 and high > low:
         # Already windowed to 8 bits: 0..255 becomes -0.5..0.5 in signal (DESIGN 2).

@@ -108,8 +108,12 @@ def _read_header(handle: BinaryIO, path: Path) -> _Header:
     def values(kind: str, offset: int, count: int = 1) -> NDArray[Any]:
         return np.frombuffer(content, order + kind, count, offset=offset)
 
+    def reals(offset: int, count: int) -> NDArray[np.float64]:
+        with np.errstate(invalid="ignore"):  # a signalling NaN; it is refused where it matters
+            return values("f4", offset, count).astype(np.float64)
+
     dimensions = [int(n) for n in values("i2", 40, 8)]
-    axes, start = dimensions[0], float(values("f4", 108)[0])
+    axes, start = dimensions[0], float(reals(108, 1)[0])
     if not 1 <= axes <= 7 or any(n < 1 for n in dimensions[1 : axes + 1]) or not 0 <= start < 1e9:
         raise ReadError("the image cannot be read (the NIfTI header is damaged)", where=path)
     qform_code, sform_code = (int(code) for code in values("i2", 252, 2))
@@ -118,13 +122,13 @@ def _read_header(handle: BinaryIO, path: Path) -> _Header:
         dimensions=dimensions[1 : axes + 1],
         datatype=int(values("i2", 70)[0]),
         bits=int(values("i2", 72)[0]),
-        pixdim=values("f4", 76, 8).astype(np.float64),
+        pixdim=reals(76, 8),
         offset=int(start),
         qform_code=qform_code,
         sform_code=sform_code,
-        quaternion=values("f4", 256, 3).astype(np.float64),
-        qoffset=values("f4", 268, 3).astype(np.float64),
-        sform=values("f4", 280, 12).astype(np.float64).reshape(3, 4),
+        quaternion=reals(256, 3),
+        qoffset=reals(268, 3),
+        sform=reals(280, 12).reshape(3, 4),
         mm_per_unit=_MM_PER_UNIT.get(content[123] & 7, 1.0),
     )
 
@@ -163,10 +167,10 @@ def _check_placement(header: _Header, path: Path) -> None:
             )
         placements.append(affine)
     if header.qform_code > 0:
-        affine = _qform(header)
-        if not np.isfinite(affine).all():
-            raise GeometryError("the NIfTI's qform is not finite", where=path)
-        placements.append(affine)
+        parts = np.concatenate([header.quaternion, header.qoffset])
+        if not np.isfinite(parts).all() or np.linalg.norm(header.quaternion) > 1.001:
+            raise GeometryError("the NIfTI's qform is not finite, or no rotation", where=path)
+        placements.append(_qform(header))
     if len(placements) == 2:
         apart_mm = _distance(placements[0], placements[1], header.dimensions) * header.mm_per_unit
         if apart_mm > FORMS_TOLERANCE_MM:

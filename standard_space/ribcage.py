@@ -12,7 +12,7 @@ from standard_space.morphology import Spacing
 ANGLES = 120
 REACH_MM = 200.0
 ALONG_MM = 12.0
-PLEURA_MIN_MM, PLEURA_SPREAD_MM = 1.0, 0.5
+PLEURA_MIN_MM, PLEURA_SPREAD_MM = 1.0, 1.0
 MIDLINE_MM = 8.0
 
 
@@ -132,7 +132,7 @@ def _pleura(
     seen = ~np.isnan(gap)
     if not seen.any():
         return np.full(to_wall.shape, PLEURA_MIN_MM)
-    usual = float(np.percentile(gap[seen], 10))
+    usual = float(np.percentile(gap[seen], 15))
     along, around = max(1, round(25.0 / spacing_mm[0])), ANGLES // 12
     padded = np.pad(np.where(seen, gap, REACH_MM), ((0, 0), (around, around)), mode="wrap")
     local = ndimage.percentile_filter(padded, 20, (2 * along + 1, 2 * around + 1))[:, around:-around]
