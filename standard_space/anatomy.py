@@ -78,7 +78,7 @@ def find_anatomy(
         if not (inner.cut & aerated).any():
             # Where the image cuts the chest, its wall is not there to tell lung from abdomen.
             middle_x = midline_x(hu, closed, inner.body, spacing_mm)
-            left = find_left_lung(lungs, middle_x, spacing_mm)
+            left = lungs & (np.arange(hu.shape[2]) > middle_x)
             known = Surroundings(aerated, closed, left, airways, inner.body, middle_x)
             lungs = add_solid_lung(hu, known, spacing_mm) & ~airways
         lungs |= airways & _deep(lungs, spacing_mm)
@@ -145,6 +145,6 @@ def refine_anatomy(
     lungs = user_lungs
     if lungs is None:
         lungs = refine_lungs(hu, coarse.lungs, airways, spacing_mm)
-    left = refine_left(lungs, coarse.lungs, coarse.left_lung, spacing_mm)
+    left = refine_left(lungs, coarse.lungs, coarse.left_lung, spacing_mm, far_off=user_lungs is not None)
     vessels = find_vessels(hu, lungs & ~airways, spacing_mm)
     return Anatomy(lungs, left, airways, vessels, coarse.notes)

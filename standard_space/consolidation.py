@@ -62,9 +62,7 @@ class Surroundings(NamedTuple):
     middle_x: float
 
 
-def add_solid_lung(
-    hu: NDArray[np.float32], known: Surroundings, spacing_mm: Spacing
-) -> NDArray[np.bool_]:
+def add_solid_lung(hu: NDArray[np.float32], known: Surroundings, spacing_mm: Spacing) -> NDArray[np.bool_]:
     """The closed aerated lung with the consolidated lung beside it.
 
     Parameters
@@ -124,7 +122,9 @@ def _grow(hu: NDArray[np.float32], known: Surroundings, spacing_mm: Spacing) -> 
         allowed |= (depth > 0) & above
         lined = (depth > 0) & (depth < BAND_MM) & above & ~central
         lined[: rows[0] + round(RECESS_MM / spacing_mm[0])] = False
-        lined[max(0, rows[-1] - round(APEX_MM / spacing_mm[0])) :] = False
+        # Above the first rib muscle lies where the rays see no bone: there density must tell.
+        apex = max(0, int(rows[-1]) - round(APEX_MM / spacing_mm[0]))
+        lined[apex:] &= evidence[apex:] > 0.2
         band |= lined & open_solid & (density > FAT_HU + 10.0)
     lowest = int(np.flatnonzero(known.aerated.any(axis=(1, 2)))[0]) - round(LOWEST_MM / spacing_mm[0])
     allowed[: max(0, lowest)] = False
@@ -162,7 +162,9 @@ def _density(hu: NDArray[np.float32], solid: NDArray[np.bool_], spacing_mm: Spac
     slope = np.zeros(hu.shape, np.float32)
     for axis in range(3):
         order = [int(axis == a) for a in range(3)]
-        slope += np.square(ndimage.gaussian_filter(clipped, sigma, order=order, truncate=2.5) / spacing_mm[axis])
+        slope += np.square(
+            ndimage.gaussian_filter(clipped, sigma, order=order, truncate=2.5) / spacing_mm[axis]
+        )
     flat = np.where(solid, np.exp(-slope / EDGE_HU_PER_MM**2), 0.0).astype(np.float32)
     sigma = [SMOOTHING_MM / s for s in spacing_mm]
     weight = ndimage.gaussian_filter(flat, sigma, truncate=2.5)
@@ -179,9 +181,7 @@ def _evidence(density: NDArray[np.float32], solid: NDArray[np.bool_]) -> NDArray
     return np.minimum(below_organ, above_fat).astype(np.float32)
 
 
-def _dome(
-    lung: NDArray[np.bool_], evidence: NDArray[np.float32], spacing_mm: Spacing
-) -> NDArray[np.float64]:
+def _dome(lung: NDArray[np.bool_], evidence: NDArray[np.float32], spacing_mm: Spacing) -> NDArray[np.float64]:
     """Row of the diaphragm above each (y, x): a quadratic through the lung's underside where organs lie below."""
     none = np.full(lung.shape[1:], -np.inf)
     low = lung.argmax(axis=0)

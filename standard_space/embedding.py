@@ -114,7 +114,11 @@ def embed(
     _check_masks(masks, image, name)
     notes = list(image.notes)
     hu, geometry = orient_array(image.array, image.geometry)
-    oriented = NativeMasks(*(None if m is None else orient_array(m, image.geometry)[0] for m in masks))
+    oriented = NativeMasks(
+        None if infection is None else orient_array(infection, image.geometry)[0],
+        None if lungs is None else orient_array(lungs, image.geometry)[0],
+        None if lobes is None else orient_array(lobes, image.geometry)[0],
+    )
     found = _anatomy_at_working_spacing(hu, geometry.spacing_mm[::-1], oriented.lungs)
     if found is None and require_lungs:
         raise NoLungsError(
@@ -135,7 +139,8 @@ def embed(
     np.clip(standard_hu, HU_MIN, HU_MAX, out=standard_hu)
     del hu
     standard = NativeMasks(
-        *(None if m is None else resample_mask(m, grid.shape, start, step) for m in oriented[:2]),
+        None if oriented.infection is None else resample_mask(oriented.infection, grid.shape, start, step),
+        None if oriented.lungs is None else resample_mask(oriented.lungs, grid.shape, start, step),
         None if oriented.lobes is None else resample_labels(oriented.lobes, grid.shape, start, step),
     )
     anatomy = _standard_anatomy(standard_hu, grid, placement, found, standard.lungs)
@@ -271,11 +276,12 @@ def _standard_anatomy(
         return Anatomy(empty, empty.copy(), empty.copy(), empty.copy())
     start, step = placement.to_standard(grid, found.spacing_mm)
     coarse = found.anatomy
-    moved = coarse._replace(
-        **{
-            layer: resample_mask(getattr(coarse, layer), grid.shape, start, step)
-            for layer in ("lungs", "left_lung", "airways", "vessels")
-        }
+    moved = Anatomy(
+        resample_mask(coarse.lungs, grid.shape, start, step),
+        resample_mask(coarse.left_lung, grid.shape, start, step),
+        resample_mask(coarse.airways, grid.shape, start, step),
+        resample_mask(coarse.vessels, grid.shape, start, step),
+        coarse.notes,
     )
     return refine_anatomy(standard_hu, grid.spacing_mm, moved, user_lungs)
 

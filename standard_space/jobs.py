@@ -121,7 +121,7 @@ def _share_cores(threads: int) -> None:
     import numba
     import SimpleITK as sitk
 
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(threads, numba.get_num_threads()))
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
 
 

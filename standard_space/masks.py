@@ -76,7 +76,8 @@ def resample_labels(
 
     Parameters are those of `resample_mask`; `labels` holds 0..255.
     """
-    taken, inside = [], []
+    taken: list[NDArray[np.int64]] = []
+    inside: list[NDArray[np.bool_]] = []
     for axis in range(3):
         index = np.floor(start[axis] + step[axis] * np.arange(shape[axis]) + 0.5).astype(np.int64)
         inside.append((index >= 0) & (index < labels.shape[axis]))
@@ -92,7 +93,7 @@ def bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, slice, slice] | None:
     z = np.flatnonzero(mask.any(axis=(1, 2)))
     if not len(z):
         return None
-    part = mask[z[0] : z[-1] + 1].any(axis=0)
+    part = np.asarray(mask[z[0] : z[-1] + 1].any(axis=0))
     y, x = np.flatnonzero(part.any(axis=1)), np.flatnonzero(part.any(axis=0))
     return (
         slice(int(z[0]), int(z[-1]) + 1),

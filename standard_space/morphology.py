@@ -13,6 +13,8 @@ from scipy import ndimage
 
 from standard_space._jit import parallel_kernel
 
+_ROWS = 16
+
 Spacing = tuple[float, float, float]
 
 
@@ -57,23 +59,23 @@ def padded_box(
 
 @parallel_kernel
 def _count_z(source, reach, target):  # type: ignore[no-untyped-def]
-    # A running sum per column; rows stay contiguous in memory.
+    # A running sum per column, for some rows at a time: that much of every slice is read in one go.
     nz, ny, nx = source.shape
-    for y in prange(ny):
-        total = np.zeros(nx, np.int32)
-        for z in range(min(reach, nz)):
-            for x in range(nx):
-                total[x] += source[z, y, x]
-        for z in range(nz):
+    for job in prange((ny + _ROWS - 1) // _ROWS):
+        y0, y1 = job * _ROWS, min(ny, job * _ROWS + _ROWS)
+        total = np.zeros((_ROWS, nx), np.int32)
+        for z in range(-reach, nz):
             enter, leave = z + reach, z - reach - 1
-            if enter < nz:
-                for x in range(nx):
-                    total[x] += source[enter, y, x]
-            if leave >= 0:
-                for x in range(nx):
-                    total[x] -= source[leave, y, x]
-            for x in range(nx):
-                target[z, y, x] = total[x]
+            for y in range(y0, y1):
+                if enter < nz:
+                    for x in range(nx):
+                        total[y - y0, x] += source[enter, y, x]
+                if leave >= 0:
+                    for x in range(nx):
+                        total[y - y0, x] -= source[leave, y, x]
+                if z >= 0:
+                    for x in range(nx):
+                        target[z, y, x] = total[y - y0, x]
 
 
 @parallel_kernel
@@ -123,9 +125,9 @@ def box_count(mask: NDArray[np.bool_], reach: tuple[int, int, int]) -> NDArray[n
     """
     if np.prod([2 * r + 1 for r in reach]) > 65535:
         raise ValueError(f"a box of reach {reach} holds more voxels than 16 bits count")
-    current = mask.view(np.uint8).astype(np.uint16)
-    spare = np.empty_like(current)
-    for count, r in zip((_count_z, _count_y, _count_x), reach, strict=True):
+    current, spare = np.empty(mask.shape, np.uint16), np.empty(mask.shape, np.uint16)
+    _count_x(np.ascontiguousarray(mask).view(np.uint8), reach[2], current)
+    for count, r in ((_count_y, reach[1]), (_count_z, reach[0])):
         if r > 0:
             count(current, r, spare)
             current, spare = spare, current

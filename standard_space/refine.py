@@ -98,7 +98,11 @@ def refine_airways(
 
 
 def refine_left(
-    lungs: NDArray[np.bool_], coarse: NDArray[np.bool_], coarse_left: NDArray[np.bool_], spacing_mm: Spacing
+    lungs: NDArray[np.bool_],
+    coarse: NDArray[np.bool_],
+    coarse_left: NDArray[np.bool_],
+    spacing_mm: Spacing,
+    far_off: bool = False,
 ) -> NDArray[np.bool_]:
     """Left lung on the finer grid: as on the coarse one, and what was added goes to the side around it.
 
@@ -110,19 +114,25 @@ def refine_left(
         Lungs and left lung found on a coarser grid, sampled on this one.
     spacing_mm : tuple of float
         Voxel spacing along (z, y, x), mm.
+    far_off : bool
+        Whether lungs may lie far from the coarse ones: thin parts of a user's mask vanish on a coarse grid.
     """
     left = lungs & coarse_left
-    box = padded_box(lungs & ~coarse, 2 * BAND_MM, spacing_mm)
+    added = lungs & ~coarse
+    box = padded_box(added, 2 * BAND_MM, spacing_mm)
+    right = coarse & ~coarse_left
     if box is None or not coarse_left.any():
         return left
-    right = coarse & ~coarse_left
     if not right.any():
         return lungs.copy()
-    reach = reach_of(2 * BAND_MM, spacing_mm, least=2)
-    in_left = box_count(np.ascontiguousarray(coarse_left[box]), reach)
-    in_right = box_count(np.ascontiguousarray(right[box]), reach)
-    columns = np.arange(lungs.shape[2])
-    middle_x = 0.5 * sum(float((m.sum(axis=(0, 1)) @ columns) / m.sum()) for m in (coarse_left, right))
-    farther = (in_left == in_right) & (columns[box[2]] > middle_x)
-    left[box] |= (lungs[box] & ~coarse[box]) & ((in_left > in_right) | farther)
+    reach = reach_of(1.5 * BAND_MM, spacing_mm, least=2)
+    new = added[box]
+    near = box_dilate(coarse_left[box], reach)
+    left[box] |= new & near
+    lone = new & ~near
+    if far_off and lone.any():
+        lone &= ~box_dilate(right[box], reach)
+        columns = np.arange(lungs.shape[2])
+        middle_x = 0.5 * sum(float((m.sum(axis=(0, 1)) @ columns) / m.sum()) for m in (coarse_left, right))
+        left[box] |= lone & (columns[box[2]] > middle_x)
     return left

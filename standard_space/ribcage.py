@@ -113,9 +113,13 @@ def _smooth_wall(to_wall: NDArray[np.float64], spacing_mm: Spacing) -> NDArray[n
     modes = ("nearest", "wrap")
     wide = (2 * sigma[0], 10.0)
     far_weight = ndimage.gaussian_filter(known.astype(np.float64), wide, mode=modes)
-    far = ndimage.gaussian_filter(np.where(known, to_wall, 0.0), wide, mode=modes) / np.maximum(far_weight, 1e-3)
+    far = ndimage.gaussian_filter(np.where(known, to_wall, 0.0), wide, mode=modes) / np.maximum(
+        far_weight, 1e-3
+    )
     weight = ndimage.gaussian_filter(known.astype(np.float64), sigma, mode=modes)
-    mean = ndimage.gaussian_filter(np.where(known, to_wall, 0.0), sigma, mode=modes) / np.maximum(weight, 1e-3)
+    mean = ndimage.gaussian_filter(np.where(known, to_wall, 0.0), sigma, mode=modes) / np.maximum(
+        weight, 1e-3
+    )
     # The cartilage in front is no bone: there the wall is taken from farther off.
     mean = np.where(weight > 0.1, mean, np.where(far_weight > 0.02, far, 0.0))
     radius = np.where(known, np.minimum(to_wall, mean + 6.0), mean)
