@@ -14,8 +14,8 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, generate_uid
 
-from standard_space.dicom_files import DamagedError
-from standard_space.dicom_pixels import JPEG_2000, RLE, Storage
+from standard_space.dicom.files import DamagedError
+from standard_space.dicom.pixels import JPEG_2000, RLE, Storage
 
 _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 _WORKER = Path(__file__).with_name("gdcm_worker.py")

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from standard_space.dicom_headers import SPLIT_TAGS, Slice
-from standard_space.dicom_pixels import digest
+from standard_space.dicom.headers import SPLIT_TAGS, Slice
+from standard_space.dicom.pixels import digest
 from standard_space.errors import DataError, GeometryError
 from standard_space.geometry import Geometry
+from standard_space.image_file import MAX_VOXELS
 
 SPACING_TOLERANCE_MM = 0.1
 SPACING_TOLERANCE_SHARE = 0.02
 MIN_SLICES = 4
-MAX_VOXELS = 1_500_000_000
 MAX_TILT_DEGREES = 45.0
 STRAIGHT_PIXELS = 0.5
 """Slices that wander sideways by less than this, first to last, are taken as straight."""

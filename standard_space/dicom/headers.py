@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from pydicom import Dataset
 
-from standard_space.dicom_files import DamagedError, Fields, RawHeader, read_header
-from standard_space.dicom_pixels import Storage, storage_fault
+from standard_space.dicom.files import DamagedError, Fields, RawHeader, read_header
+from standard_space.dicom.pixels import Storage, storage_fault
 
 _SOP_CLASS, _IMAGE_TYPE, _MODALITY, _PATIENT = 0x00080016, 0x00080008, 0x00080060, 0x00100020
 _STUDY, _SERIES, _NUMBER, _KERNEL = 0x0020000D, 0x0020000E, 0x00200011, 0x00181210

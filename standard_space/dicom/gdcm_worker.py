@@ -1,4 +1,4 @@
-"""Child process: decode every DICOM file of a folder with GDCM; run by `dicom_codec` as a script.
+"""Child process: decode every DICOM file of a folder with GDCM; run by `codec` as a script.
 
 It imports nothing of the project. A file is renamed before it is decoded, so that one which crashes GDCM is
 not tried again.

@@ -13,11 +13,11 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from standard_space.dicom_codec import decode_frames, decoded_frame, write_frame
-from standard_space.dicom_files import DEFLATED, DamagedError, opened, quiet
-from standard_space.dicom_pixels import frame_bytes, native_values, to_hu
-from standard_space.dicom_series import choose_series, tag_window
-from standard_space.dicom_stack import Stack, stack
+from standard_space.dicom.codec import decode_frames, decoded_frame, write_frame
+from standard_space.dicom.files import DEFLATED, DamagedError, opened, quiet
+from standard_space.dicom.pixels import frame_bytes, native_values, to_hu
+from standard_space.dicom.series import choose_series, tag_window
+from standard_space.dicom.stack import Stack, stack
 from standard_space.errors import ReadError
 from standard_space.geometry import Geometry
 from standard_space.lanczos import resample

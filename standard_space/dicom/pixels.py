@@ -13,7 +13,7 @@ from pydicom.encaps import get_frame
 from pydicom.uid import UID
 from scipy import ndimage
 
-from standard_space.dicom_files import DEFLATED, UNDEFINED_LENGTH, DamagedError, opened
+from standard_space.dicom.files import DEFLATED, UNDEFINED_LENGTH, DamagedError, opened
 from standard_space.window import AIR_HU
 
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"

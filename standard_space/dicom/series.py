@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from standard_space.dicom_files import DamagedError, find_files
-from standard_space.dicom_headers import UNPLACED, Slice, is_orthonormal, slices_of
-from standard_space.dicom_stack import distinct_places, places
+from standard_space.dicom.files import DamagedError, find_files
+from standard_space.dicom.headers import UNPLACED, Slice, is_orthonormal, slices_of
+from standard_space.dicom.stack import distinct_places, places
 from standard_space.errors import DataError, GeometryError, LungcastError, ReadError
 from standard_space.window import Window
 
