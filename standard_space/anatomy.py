@@ -1,4 +1,4 @@
-"""Lungs, airways and vessels by classical operations, in millimetres: found coarsely, refined on the standard grid.
+"""Lungs, airways and vessels by classical operations, in millimetres: found coarsely, then refined.
 
 No weights are downloaded. The user's own lung mask, where there is one, wins.
 """

@@ -34,7 +34,6 @@ BAND_THICK_MM = 3.5
 BAND_MIN_ML, BAND_MIN_ML_PER_SLICE_MM = 8.0, 2.5
 """Thick slices smear the diaphragm into the recess: they need more."""
 LINED = 0.1
-PATCH_MM = 16.0
 CENTRAL_MM = 25.0
 MIDDLE_MM = 18.0
 RECESS_MM = 15.0
@@ -134,8 +133,7 @@ def _grow(hu: NDArray[np.float32], known: Surroundings, spacing_mm: Spacing) -> 
     least_ml = max(BAND_MIN_ML, BAND_MIN_ML_PER_SLICE_MM * spacing_mm[0])
     sure = _parts_of_at_least(thick, least_ml, spacing_mm)
     if not sure.any():
-        patches = close(known.closed, PATCH_MM, spacing_mm) & allowed & open_solid & ~central
-        return known.closed | patches
+        return None
     evidence[band] = np.maximum(evidence[band], LINED)
     evidence[~open_solid] = -1.0
     middle = np.abs(np.arange(hu.shape[2]) - known.middle_x) * spacing_mm[2] < MIDDLE_MM

@@ -22,6 +22,7 @@ SOLID_BELOW_SHARE = 0.1
 """A soft voxel near the border is wall where more than this share of its surroundings is air."""
 VESSEL_GAP_MM = 1.4
 WALL_MM = 1.5
+NARROW_MM = 8.0
 
 
 @parallel_kernel
@@ -92,7 +93,7 @@ def refine_airways(
         within = np.ascontiguousarray(coarse[box])
         lumen = within & (hu[box] < LUMEN_BELOW_HU)
         # A bronchus narrower than a voxel keeps the coarse mask: its lumen never gets so dark.
-        seen = box_dilate(lumen, reach_of(2 * WALL_MM, spacing_mm, least=1))
+        seen = box_dilate(lumen, reach_of(NARROW_MM, spacing_mm, least=1))
         result[box] = (box_dilate(lumen, reach_of(WALL_MM, spacing_mm)) & within) | (within & ~seen)
     return result
 

@@ -15,8 +15,8 @@ VESSEL_CONTRAST_HU = 180.0
 VESSEL_ABOVE_HU = -650.0
 BACKGROUND_MM = 2.0
 SOLID_ABOVE_HU = -300.0
-SOLID_RADIUS_MM = 4.0
-SOLID_MARGIN_MM = 6.0
+SOLID_RADIUS_MM = 3.5
+SOLID_MARGIN_MM = 7.0
 
 
 def find_vessels(hu: NDArray[np.float32], lungs: NDArray[np.bool_], spacing_mm: Spacing) -> NDArray[np.bool_]:
