@@ -25,6 +25,7 @@ WORKING_SPACING_MM = 2.0
 
 AIRWAY_WALL_MM = 1.5
 CLOSING_MM = 9.0
+SOLID_NOTED = 0.02
 CUT_MM2 = 300.0
 """A smaller section at the image's border is the trachea or noise."""
 DEEP_MM, DEEP_SHARE = 12.0, 0.6
@@ -64,6 +65,7 @@ def find_anatomy(
     -------
     Anatomy, or None when no lungs are found.
     """
+    notes: list[str] = []
     inner = air_inside_body(hu, spacing_mm)
     body = padded_box(inner.body, 0.0, spacing_mm)
     centre_x = hu.shape[2] / 2 if body is None else (body[2].start + body[2].stop) / 2
@@ -81,6 +83,11 @@ def find_anatomy(
             left = lungs & (np.arange(hu.shape[2]) > middle_x)
             known = Surroundings(aerated, closed, left, airways, inner.body, middle_x)
             lungs = add_solid_lung(hu, known, spacing_mm) & ~airways
+        added = 1.0 - float((closed & ~airways).sum()) / max(1.0, float(lungs.sum()))
+        if added > SOLID_NOTED:
+            notes.append(
+                f"{added:.0%} of the lungs is solid up to the pleura: their border there is an estimate"
+            )
         lungs |= airways & _deep(lungs, spacing_mm)
     if not lungs.any():
         return None
@@ -88,7 +95,7 @@ def find_anatomy(
     left = find_left_lung(lungs, middle_x, spacing_mm)
     near_airways = dilate(airways, AIRWAY_WALL_MM, spacing_mm)
     vessels = find_vessels(hu, lungs & ~near_airways, spacing_mm)
-    return Anatomy(lungs, left, near_airways, vessels, _notes(lungs, left, spacing_mm))
+    return Anatomy(lungs, left, near_airways, vessels, (*notes, *_notes(lungs, left, spacing_mm)))
 
 
 def _deep(lungs: NDArray[np.bool_], spacing_mm: Spacing) -> NDArray[np.bool_]:

@@ -14,6 +14,8 @@ from standard_space.cohort import Cohort
 from standard_space.geometry import Geometry
 from standard_space.image import read_image, read_mask, write_volume
 from tests.standard_space.bodies import body, geometry, rotation
+from tests.standard_space.dicom.dicom_files import series
+from tests.standard_space.dicom.reading import SECRETS
 
 
 def lungcast(*arguments: str | Path) -> Result:
@@ -187,3 +189,39 @@ def test_a_window_for_all_scans_that_give_none(trouble: Path, tmp_path: Path) ->
         windows = [cohort.read(entry).window for entry in cohort.entries]
         assert [window.source for window in windows] == sources
     assert windows[1].level_hu == pytest.approx(-600.0, abs=8.0)  # the body's lungs are at -850 HU
+
+
+def test_a_dicom_folder_goes_there_and_back_and_leaves_no_identifier(tmp_path: Path) -> None:
+    """Feet first; the annotation lies on the series, and comes back onto it."""
+    where = geometry(direction=np.diag([-1.0, 1.0, -1.0]))
+    image, _, infection = body(where)
+    turn = np.array(where.direction).reshape(3, 3)
+    places = where.to_world(np.array([(0.0, 0.0, float(k)) for k in range(where.size[2])]))
+    folder = tmp_path / "data" / "JANE_DOE_4711"
+    series(
+        folder,
+        np.round(image.array).astype(np.int16),
+        positions=places,
+        orientation=(*turn[:, 0].tolist(), *turn[:, 1].tolist()),
+        spacing=where.spacing_mm,
+        WindowCenter="-550",
+        WindowWidth="1500",
+    )
+    write_volume(tmp_path / "data" / "m.nii.gz", infection, where)
+    manifest = tmp_path / "data" / "manifest.csv"
+    manifest.write_text("patient,scan,day,image,infection\np,a,0,JANE_DOE_4711,m.nii.gz\n")
+    checked = lungcast(
+        "check", manifest, "--grid", "64", "--no-trial", "--json", tmp_path / "out" / "check.json"
+    )
+    assert checked.exit_code == 0, checked.output
+    assert "-550/1500 dicom" in checked.output
+    assert lungcast("embed", manifest, tmp_path / "out" / "c", "--grid", "96").exit_code == 0
+    back = tmp_path / "out" / "back.nii.gz"
+    assert lungcast("restore", tmp_path / "out/c/p_a.h5", back).exit_code == 0
+    again = read_mask(back, read_image(folder).geometry)
+    assert again.shape == infection.shape
+    assert 2.0 * (again & infection).sum() / (again.sum() + infection.sum()) > 0.95
+    for path in (tmp_path / "out").rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert not any(secret.encode() in content for secret in SECRETS), path

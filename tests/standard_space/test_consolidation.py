@@ -14,6 +14,7 @@ def test_lungs_that_are_solid_by_a_third(index: int, seed: int) -> None:
     assert found is not None
     assert dice(found.lungs, chest.lungs) >= 0.915
     assert (found.lungs & solid).sum() >= 0.6 * solid.sum()
+    assert any("solid up to the pleura" in note for note in found.notes)
     assert (found.vessels & solid).sum() <= 0.2 * solid.sum()
     assert swapped(found, chest) <= 0.01
 
