@@ -31,8 +31,10 @@ SMOOTHING_MM = 3.5
 EDGE_HU_PER_MM = 8.0
 BAND_MM = 20.0
 BAND_THICK_MM = 3.5
-BAND_MIN_ML, BAND_MIN_ML_PER_SLICE_MM = 8.0, 2.5
-"""Thick slices smear the diaphragm into the recess: they need more."""
+LATERAL_MM = 75.0
+THICK_SLICES_MM = 6.0
+SURE_MIN_ML = 50.0
+BAND_MIN_ML = 8.0
 LINED = 0.1
 CENTRAL_MM = 25.0
 MIDDLE_MM = 18.0
@@ -80,7 +82,8 @@ def add_solid_lung(hu: NDArray[np.float32], known: Surroundings, spacing_mm: Spa
         `closed` and more.
     """
     box = padded_box(known.closed, MARGIN_MM, spacing_mm)
-    if box is None:
+    # In thick slices the diaphragm is smeared into the recess, and looks like solid lung.
+    if box is None or spacing_mm[0] > THICK_SLICES_MM:
         return known.closed
     step = [max(GRID_MM, s) / s if s < 0.8 * GRID_MM else 1.0 for s in spacing_mm]
     way = (step[0], step[1], step[2])
@@ -121,6 +124,10 @@ def _grow(hu: NDArray[np.float32], known: Surroundings, spacing_mm: Spacing) -> 
         above = np.arange(hu.shape[0])[:, None, None] >= floor
         allowed |= (depth > 0) & above
         lined = (depth > 0) & (depth < BAND_MM) & above & ~central
+        # In front, the heart and its fat touch the wall.
+        front = int(np.nonzero(part.any(axis=(0, 2)))[0].mean())
+        lateral = np.abs(np.arange(hu.shape[2]) - known.middle_x) * spacing_mm[2] > LATERAL_MM
+        lined[:, :front] &= lateral
         lined[: rows[0] + round(RECESS_MM / spacing_mm[0])] = False
         # Above the first rib muscle lies where the rays see no bone: there density must tell.
         apex = max(0, int(rows[-1]) - round(APEX_MM / spacing_mm[0]))
@@ -130,9 +137,8 @@ def _grow(hu: NDArray[np.float32], known: Surroundings, spacing_mm: Spacing) -> 
     allowed[: max(0, lowest)] = False
 
     thick = _open(band & (evidence > -0.2), BAND_THICK_MM, spacing_mm)
-    least_ml = max(BAND_MIN_ML, BAND_MIN_ML_PER_SLICE_MM * spacing_mm[0])
-    sure = _parts_of_at_least(thick, least_ml, spacing_mm)
-    if not sure.any():
+    sure = _parts_of_at_least(thick, BAND_MIN_ML, spacing_mm)
+    if float(sure.sum()) * float(np.prod(spacing_mm)) / 1000.0 < SURE_MIN_ML:
         return None
     evidence[band] = np.maximum(evidence[band], LINED)
     evidence[~open_solid] = -1.0

@@ -17,6 +17,7 @@ BACKGROUND_MM = 2.0
 SOLID_ABOVE_HU = -300.0
 SOLID_RADIUS_MM = 3.5
 SOLID_MARGIN_MM = 7.0
+RIM_MM = 1.0
 
 
 def find_vessels(hu: NDArray[np.float32], lungs: NDArray[np.bool_], spacing_mm: Spacing) -> NDArray[np.bool_]:
@@ -38,7 +39,7 @@ def find_vessels(hu: NDArray[np.float32], lungs: NDArray[np.bool_], spacing_mm: 
     bool array, shape (z, y, x)
     """
     vessels = np.zeros(lungs.shape, np.bool_)
-    box = padded_box(lungs, 0.0, spacing_mm)
+    box = padded_box(lungs, 2 * RIM_MM, spacing_mm)
     if box is None:
         return vessels
     inner, within = hu[box], lungs[box]
@@ -57,6 +58,8 @@ def find_vessels(hu: NDArray[np.float32], lungs: NDArray[np.bool_], spacing_mm: 
     level = _opened(means, parenchyma, (spacing[0], spacing[1], spacing[2])) + np.float32(VESSEL_CONTRAST_HU)
     level[_masses(means, (spacing[0], spacing[1], spacing[2]))] = np.inf
     _above(inner, within, np.maximum(level, np.float32(VESSEL_ABOVE_HU)), factors, vessels[box])
+    # The pleura's partial volume is as dense as a small vessel.
+    vessels[box] &= box_erode(within, reach_of(RIM_MM, spacing_mm, least=1))
     return vessels
 
 

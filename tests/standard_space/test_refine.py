@@ -77,6 +77,8 @@ def test_vessels_are_thin_and_consolidation_is_not_among_them(spacing_mm: float)
     mass = (z - 40) ** 2 + (y - 40) ** 2 + (x - 58) ** 2 < 13**2
     hu = np.full(z.shape, 40.0, np.float32)
     hu[lungs] = -850.0
+    rim = lungs & ((z - 40) ** 2 + (y - 40) ** 2 + (x - 40) ** 2 > (36 - spacing_mm) ** 2)
+    hu[rim] = -500.0  # partial volume of the pleura
     hu[vessel | mass] = 30.0
     spacing = (spacing_mm, spacing_mm, spacing_mm)
     found = find_vessels(hu, lungs, spacing)
