@@ -15,7 +15,7 @@ from standard_space.airways import grow_airways
 from standard_space.body import air_inside_body
 from standard_space.consolidation import Surroundings, add_solid_lung
 from standard_space.lungs import aerated_lungs
-from standard_space.morphology import Spacing, box_count, close, dilate, padded_box, reach_of
+from standard_space.morphology import Spacing, box_count, close, dilate, enclosed, padded_box, reach_of
 from standard_space.refine import refine_airways, refine_left, refine_lungs
 from standard_space.sides import find_left_lung, midline_x
 from standard_space.vessels import find_vessels
@@ -29,6 +29,9 @@ SOLID_NOTED = 0.02
 CUT_MM2 = 300.0
 """A smaller section at the image's border is the trachea or noise."""
 DEEP_MM, DEEP_SHARE = 12.0, 0.6
+SMOOTHING_MM = 3.0
+LIGHT_BELOW_HU = 20.0
+"""Less dense than any organ without contrast."""
 ONE_LUNG_SHARE = 0.12
 """A side with less than this share of the other's volume counts as missing."""
 
@@ -76,6 +79,7 @@ def find_anatomy(
             return None
         closed = close(aerated, CLOSING_MM, spacing_mm) & (hu < 250.0)
         closed = np.asarray(ndimage.binary_fill_holes(closed)) | aerated
+        closed = _with_enclosed(hu, closed, inner.body, airways, spacing_mm)
         lungs = closed & ~airways
         if not (inner.cut & aerated).any():
             # Where the image cuts the chest, its wall is not there to tell lung from abdomen.
@@ -96,6 +100,37 @@ def find_anatomy(
     near_airways = dilate(airways, AIRWAY_WALL_MM, spacing_mm)
     vessels = find_vessels(hu, lungs & ~near_airways, spacing_mm)
     return Anatomy(lungs, left, near_airways, vessels, (*notes, *_notes(lungs, left, spacing_mm)))
+
+
+def _with_enclosed(
+    hu: NDArray[np.float32],
+    lungs: NDArray[np.bool_],
+    body: NDArray[np.bool_],
+    airways: NDArray[np.bool_],
+    spacing_mm: Spacing,
+) -> NDArray[np.bool_]:
+    """Lungs with what each of them surrounds; both together would surround the heart.
+
+    A consolidation is surrounded in two planes, or in axial slices and less dense than organs: the dome of the
+    diaphragm is surrounded in axial slices, too.
+    """
+    box = padded_box(lungs, 2.0, spacing_mm)
+    if box is None:
+        return lungs
+    right = np.arange(lungs.shape[2])[box[2]] <= midline_x(hu, lungs, body, spacing_mm)
+    result = lungs.copy()
+    part = result[box]
+    sigma = [SMOOTHING_MM / s for s in spacing_mm]
+    weight = ndimage.gaussian_filter((~part).astype(np.float32), sigma, truncate=2.5)
+    total = ndimage.gaussian_filter(np.where(part, 0.0, hu[box]).astype(np.float32), sigma, truncate=2.5)
+    light = total < LIGHT_BELOW_HU * np.maximum(weight, 0.05)
+    for side in (right, ~right):
+        one = part & side
+        for _ in range(2):
+            planes, axial = enclosed(one)
+            one |= ((planes >= 2) | (axial & light)) & side & ~airways[box]
+        part |= one
+    return result
 
 
 def _deep(lungs: NDArray[np.bool_], spacing_mm: Spacing) -> NDArray[np.bool_]:

@@ -33,7 +33,10 @@ BAND_MM = 20.0
 BAND_THICK_MM = 3.5
 LATERAL_MM = 75.0
 THICK_SLICES_MM = 6.0
-SURE_MIN_ML = 50.0
+SURE_MIN_ML = 28.0
+"""Solid lining that makes growth worth its risk: at most 18 ml on healthy phantoms and real CTs, 55 and more on
+lungs with lesions that a closing does not bridge."""
+
 BAND_MIN_ML = 8.0
 LINED = 0.1
 CENTRAL_MM = 25.0
@@ -114,6 +117,7 @@ def _grow(hu: NDArray[np.float32], known: Surroundings, spacing_mm: Spacing) -> 
 
     allowed = np.zeros(hu.shape, np.bool_)
     band = np.zeros(hu.shape, np.bool_)
+    lining = np.zeros(hu.shape, np.bool_)
     for left in (False, True):
         part = known.closed & (known.left if left else ~known.left)
         rows = np.flatnonzero(part.any(axis=(1, 2)))
@@ -132,13 +136,17 @@ def _grow(hu: NDArray[np.float32], known: Surroundings, spacing_mm: Spacing) -> 
         # Above the first rib muscle lies where the rays see no bone: there density must tell.
         apex = max(0, int(rows[-1]) - round(APEX_MM / spacing_mm[0]))
         lined[apex:] &= evidence[apex:] > 0.2
+        lining |= lined & open_solid
         band |= lined & open_solid & (density > FAT_HU + 10.0)
     lowest = int(np.flatnonzero(known.aerated.any(axis=(1, 2)))[0]) - round(LOWEST_MM / spacing_mm[0])
     allowed[: max(0, lowest)] = False
 
     thick = _open(band & (evidence > -0.2), BAND_THICK_MM, spacing_mm)
     sure = _parts_of_at_least(thick, BAND_MIN_ML, spacing_mm)
-    if float(sure.sum()) * float(np.prod(spacing_mm)) / 1000.0 < SURE_MIN_ML:
+    light = _mean(hu, open_solid, spacing_mm) < _organ_hu(density, open_solid) - BELOW_ORGAN_HU
+    ragged = _open(lining & light, BAND_THICK_MM, spacing_mm)
+    amount_ml = float(max(sure.sum(), ragged.sum())) * float(np.prod(spacing_mm)) / 1000.0
+    if amount_ml < SURE_MIN_ML:
         return None
     evidence[band] = np.maximum(evidence[band], LINED)
     evidence[~open_solid] = -1.0
@@ -178,10 +186,23 @@ def _density(hu: NDArray[np.float32], solid: NDArray[np.bool_], spacing_mm: Spac
     return np.where(weight > 0.01, total / np.maximum(weight, 0.01), 300.0).astype(np.float32)
 
 
+def _organ_hu(density: NDArray[np.float32], solid: NDArray[np.bool_]) -> float:
+    """Density of organs and muscle: the commonest one."""
+    counts, edges = np.histogram(density[solid], bins=np.arange(ORGAN_HU[0], ORGAN_HU[1] + 1, 4.0))
+    return float(edges[int(counts.argmax())]) + 2.0
+
+
+def _mean(hu: NDArray[np.float32], solid: NDArray[np.bool_], spacing_mm: Spacing) -> NDArray[np.float32]:
+    """Local mean HU of solid tissue, edges and all: a ragged lesion is nothing but edges."""
+    sigma = [GRID_MM / s for s in spacing_mm]
+    weight = ndimage.gaussian_filter(solid.astype(np.float32), sigma, truncate=2.5)
+    total = ndimage.gaussian_filter(np.where(solid, hu, 0.0).astype(np.float32), sigma, truncate=2.5)
+    return np.where(weight > 0.05, total / np.maximum(weight, 0.05), 300.0).astype(np.float32)
+
+
 def _evidence(density: NDArray[np.float32], solid: NDArray[np.bool_]) -> NDArray[np.float32]:
     """1 for what is as dense as consolidation, -1 for fat, and for organs, whose density is the commonest."""
-    counts, edges = np.histogram(density[solid], bins=np.arange(ORGAN_HU[0], ORGAN_HU[1] + 1, 4.0))
-    organ = float(edges[int(counts.argmax())]) + 2.0
+    organ = _organ_hu(density, solid)
     below_organ = np.clip((organ - BELOW_ORGAN_HU - density) / 10.0, -1.0, 1.0)
     above_fat = np.clip((density - FAT_HU) / 12.0, -1.0, 1.0)
     return np.minimum(below_organ, above_fat).astype(np.float32)

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from standard_space import anatomy as _an  # TEMP
+from standard_space.anatomy import WORKING_SPACING_MM, Anatomy, find_anatomy, refine_anatomy
 from standard_space.errors import DataError, GeometryError, NoLungsError
 from standard_space.geometry import Placement, Triple, orient_array
 from standard_space.grid import StandardGrid
@@ -17,31 +17,6 @@ from standard_space.masks import bounding_box, resample_labels, resample_mask
 from standard_space.scan import Scan
 from standard_space.version import lungcast_version
 from standard_space.window import AIR_HU, Window, auto_window
-
-# TEMP until the masks land
-WORKING_SPACING_MM = _an.WORKING_SPACING_MM
-if hasattr(_an, "refine_anatomy"):
-    from standard_space.anatomy import Anatomy, find_anatomy, refine_anatomy
-else:
-
-    class Anatomy(NamedTuple):  # type: ignore
-        lungs: object
-        left_lung: object
-        airways: object
-        vessels: object
-        notes: tuple = ()
-
-    def find_anatomy(hu, spacing, lungs):  # type: ignore
-        a = _an.find_anatomy(hu, spacing, lungs)
-        if a is None:
-            return None
-        left = a.lungs.copy()
-        left[:, :, : left.shape[2] // 2] = False
-        return Anatomy(a.lungs, left, a.airways, a.vessels)
-
-    def refine_anatomy(hu, spacing, coarse, user):  # type: ignore
-        return coarse if user is None else coarse._replace(lungs=user, left_lung=coarse.left_lung & user)
-# END TEMP
 
 BODY_ABOVE_HU = -400.0
 OUTSIDE_LUNGS_NOTED = 0.05

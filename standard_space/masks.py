@@ -19,8 +19,8 @@ def resample_mask(
 ) -> NDArray[np.bool_]:
     """Sample a mask on another grid: Lanczos (anti-aliased when shrinking), cut at one half.
 
-    A linear kernel would shrink small lesions by some per cent. Only the surroundings of the mask are worked on, in slabs along z, so that a full-size mask costs little
-    time and memory.
+    A linear kernel would shrink small lesions by some per cent. Only the surroundings of the mask are worked on,
+    in slabs along z, so that a full-size mask costs little time and memory.
 
     Parameters
     ----------

@@ -158,3 +158,33 @@ def largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     return np.asarray(labels == int(sizes.argmax()))
+
+
+def enclosed(mask: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """What a mask (z, y, x) surrounds, slice by slice.
+
+    Returns
+    -------
+    planes : uint8 array
+        In how many of the three planes a voxel outside the mask is surrounded by it, 0..3.
+    axial : bool array
+        Whether it is in the axial one.
+    """
+    planes = np.zeros(mask.shape, np.uint8)
+    axial = np.zeros(mask.shape, np.bool_)
+    for axis in range(3):
+        # Neighbours within a slice only, so that one labelling does all slices.
+        structure = ndimage.generate_binary_structure(3, 1)
+        structure[(slice(None),) * axis + ([0, 2],)] = False
+        labels, count = ndimage.label(~mask, structure)
+        outside = np.zeros(count + 1, np.bool_)
+        outside[0] = True
+        for other in range(3):
+            if other != axis:
+                for end in (0, -1):
+                    outside[np.unique(labels[(slice(None),) * other + (end,)])] = True
+        inside = ~outside[labels]
+        planes += inside
+        if axis == 0:
+            axial = inside
+    return planes, axial

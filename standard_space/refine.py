@@ -15,6 +15,8 @@ from standard_space._jit import parallel_kernel
 from standard_space.morphology import Spacing, box_count, box_dilate, box_erode, padded_box, reach_of
 
 AIR_BELOW_HU = -400.0
+SICK_BELOW_HU = -250.0
+"""Half-aerated: lesion rather than wall where the coarse lungs hold it."""
 LUMEN_BELOW_HU = -880.0
 BAND_MM = 3.0
 AROUND_MM = 4.0
@@ -26,7 +28,7 @@ NARROW_MM = 8.0
 
 
 @parallel_kernel
-def _decide(hu, coarse, core, near, around, lumen, limit, air_below, result):  # type: ignore[no-untyped-def]
+def _decide(hu, coarse, core, near, around, lumen, limit, air_below, sick_below, result):  # type: ignore[no-untyped-def]
     nz, ny, nx = hu.shape
     for z in prange(nz):
         for y in range(ny):
@@ -38,7 +40,7 @@ def _decide(hu, coarse, core, near, around, lumen, limit, air_below, result):  #
                 elif core[z, y, x]:
                     keep = True
                 else:
-                    keep = coarse[z, y, x] and around[z, y, x] <= limit
+                    keep = coarse[z, y, x] and (around[z, y, x] <= limit or hu[z, y, x] < sick_below)
                 result[z, y, x] = keep
 
 
@@ -75,7 +77,9 @@ def refine_lungs(
     refined = np.empty(lungs.shape, np.bool_)
     # A bronchus that the coarse lungs hold is deep in them.
     lumen = airways[box] & air & ~lungs
-    _decide(inner, lungs, box_erode(lungs, band), near, around, lumen, limit, AIR_BELOW_HU, refined)
+    _decide(
+        inner, lungs, box_erode(lungs, band), near, around, lumen, limit, AIR_BELOW_HU, SICK_BELOW_HU, refined
+    )
     del around, near, air
     gap = reach_of(VESSEL_GAP_MM, spacing_mm)
     refined |= box_erode(box_dilate(refined, gap), gap) & lungs & ~lumen

@@ -9,6 +9,7 @@ from standard_space.morphology import (
     box_erode,
     close,
     dilate,
+    enclosed,
     largest,
     padded_box,
     reach_of,
@@ -73,3 +74,19 @@ def test_boxes_reaches_and_parts() -> None:
     assert reach_of(0.4, SPACING, least=1) == (1, 1, 1)
     mask[0, 0, 0] = True
     assert largest(mask).sum() == 3
+
+
+def test_what_is_surrounded_in_slices() -> None:
+    mask = np.zeros((20, 20, 20), bool)
+    mask[2:18, 2:18, 2:18] = True
+    mask[6:9, 6:9, 6:9] = False  # a hole
+    mask[:12, 12:15, 12:15] = False  # a shaft from below: surrounded in axial slices alone
+    mask[14:16, 8:11, :10] = False  # a shaft from the side: open in two planes
+    planes, axial = enclosed(mask)
+    assert (planes[6:9, 6:9, 6:9] == 3).all()
+    assert (planes[3:12, 12:15, 12:15] == 1).all()
+    assert axial[3:12, 12:15, 12:15].all()
+    assert not axial[14:16, 8:11, 5].any()
+    assert (planes[14:16, 8:11, 5] == 1).all()
+    assert not planes[mask].any()
+    assert not planes[0].any()
