@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from tests.standard_space.chests import Chest, dice, find, swapped
+from tests.standard_space.anatomy.chests import Chest, dice, find, swapped
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
+DATA = Path(__file__).parents[4] / "shared" / "data"
 beside = pytest.mark.skipif(not DATA.is_dir(), reason="the optional real CTs are not beside the checkout")
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from standard_space.refine import refine_airways, refine_left, refine_lungs
-from standard_space.vessels import find_vessels
+from standard_space.anatomy.refine import refine_airways, refine_left, refine_lungs
+from standard_space.anatomy.vessels import find_vessels
 
 SPACING = (1.0, 1.0, 1.0)
 

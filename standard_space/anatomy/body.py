@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from standard_space.morphology import Spacing, box_dilate, box_erode, largest, reach_of
+from standard_space.anatomy.morphology import Spacing, box_dilate, box_erode, largest, reach_of
 
 AIR_BELOW_HU = -400.0
 AIR_HU = -1000.0

@@ -7,7 +7,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from standard_space.morphology import Spacing, padded_box
+from standard_space.anatomy.morphology import Spacing, padded_box
 
 BONE_ABOVE_HU = 200.0
 SPINE_MM = 24.0

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from standard_space._jit import kernel
-from standard_space.morphology import Spacing
+from standard_space.anatomy.morphology import Spacing
 
 ANGLES = 120
 REACH_MM = 200.0

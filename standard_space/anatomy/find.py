@@ -11,14 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from standard_space.airways import grow_airways
-from standard_space.body import air_inside_body
-from standard_space.consolidation import Surroundings, add_solid_lung
-from standard_space.lungs import aerated_lungs
-from standard_space.morphology import Spacing, box_count, close, dilate, enclosed, padded_box, reach_of
-from standard_space.refine import refine_airways, refine_left, refine_lungs
-from standard_space.sides import find_left_lung, midline_x
-from standard_space.vessels import find_vessels
+from standard_space.anatomy.airways import grow_airways
+from standard_space.anatomy.body import air_inside_body
+from standard_space.anatomy.consolidation import Surroundings, add_solid_lung
+from standard_space.anatomy.lungs import aerated_lungs
+from standard_space.anatomy.morphology import (
+    Spacing,
+    box_count,
+    close,
+    dilate,
+    enclosed,
+    padded_box,
+    reach_of,
+)
+from standard_space.anatomy.refine import refine_airways, refine_left, refine_lungs
+from standard_space.anatomy.sides import find_left_lung, midline_x
+from standard_space.anatomy.vessels import find_vessels
 
 WORKING_SPACING_MM = 2.0
 """Masks are found at this spacing (or the native one where that is coarser)."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from standard_space.anatomy import find_anatomy, refine_anatomy
-from tests.standard_space.chests import Chest, dice, find, phantom, swapped
+from tests.standard_space.anatomy.chests import Chest, dice, find, phantom, swapped
 
 
 # One patient of every orientation, both sources of lesions. Patient 2 has a consolidated apex, the hardest place.

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from standard_space.morphology import (
+from standard_space.anatomy.morphology import (
     box_count,
     box_dilate,
     box_erode,

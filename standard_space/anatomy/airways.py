@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from standard_space.morphology import Spacing, padded_box
+from standard_space.anatomy.morphology import Spacing, padded_box
 
 AIRWAY_MAX_ML = 110.0
 LEAK_FACTOR = 1.8

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.standard_space.chests import consolidated, dice, find, phantom, swapped
+from tests.standard_space.anatomy.chests import consolidated, dice, find, phantom, swapped
 
 
 # Air alone gives at most 0.82 here: 30 % of the lungs are as dense as the wall they touch.

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from standard_space.anatomy.morphology import Spacing, box_dilate, box_erode, close, padded_box, reach_of
+from standard_space.anatomy.ribcage import depth_inside
 from standard_space.lanczos import resample
 from standard_space.masks import resample_mask
-from standard_space.morphology import Spacing, box_dilate, box_erode, close, padded_box, reach_of
-from standard_space.ribcage import depth_inside
 
 GRID_MM = 3.0
 MARGIN_MM = 45.0

@@ -12,7 +12,7 @@ from numba import prange
 from numpy.typing import NDArray
 
 from standard_space._jit import parallel_kernel
-from standard_space.morphology import Spacing, box_count, box_dilate, box_erode, padded_box, reach_of
+from standard_space.anatomy.morphology import Spacing, box_count, box_dilate, box_erode, padded_box, reach_of
 
 AIR_BELOW_HU = -400.0
 SICK_BELOW_HU = -250.0

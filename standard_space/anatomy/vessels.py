@@ -8,7 +8,7 @@ from numba import prange
 from numpy.typing import NDArray
 
 from standard_space._jit import parallel_kernel
-from standard_space.morphology import Spacing, box_dilate, box_erode, padded_box, reach_of
+from standard_space.anatomy.morphology import Spacing, box_dilate, box_erode, padded_box, reach_of
 
 VESSEL_RADIUS_MM = 5.0
 VESSEL_CONTRAST_HU = 180.0

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from standard_space.anatomy import find_anatomy
-from standard_space.body import air_inside_body
+from standard_space.anatomy.body import air_inside_body
 
 SPACING = (5.0, 3.0, 3.0)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from standard_space.sides import find_left_lung, midline_x
+from standard_space.anatomy.sides import find_left_lung, midline_x
 
 SPACING = (3.0, 2.0, 2.0)
 

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from standard_space.body import InnerAir
-from standard_space.morphology import Spacing, box_erode, dilate
+from standard_space.anatomy.body import InnerAir
+from standard_space.anatomy.morphology import Spacing, box_erode, dilate
 
 LUNG_MIN_ML = 150.0
 LUNG_SECOND_SHARE = 0.15
