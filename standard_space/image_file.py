@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,11 +44,23 @@ def read_file(path: Path) -> sitk.Image:
         See `read_geometry`; also when the voxels are truncated or not finite (NIfTI), or cannot be read.
     """
     reader, _ = _open(path)
-    if _is_nifti(path):
-        check_nifti_voxels(path)
-    with _itk_errors(path):
-        image = reader.Execute()
+    image = _checked_while_reading(reader, path) if _is_nifti(path) else _execute(reader, path)
     return image[:, :, :, 0] if image.GetDimension() == 4 else image
+
+
+def _execute(reader: sitk.ImageFileReader, path: Path) -> sitk.Image:
+    with _itk_errors(path):
+        return reader.Execute()
+
+
+def _checked_while_reading(reader: sitk.ImageFileReader, path: Path) -> sitk.Image:
+    """Both decompress the file, and neither waits for the other: that halves the time of reading."""
+    with ThreadPoolExecutor(1) as pool:
+        checking = pool.submit(check_nifti_voxels, path)
+        try:
+            return _execute(reader, path)
+        finally:
+            checking.result()  # its sentence goes before ITK's
 
 
 def _open(path: Path) -> tuple[sitk.ImageFileReader, Geometry]:

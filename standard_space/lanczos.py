@@ -1,7 +1,7 @@
 """Separable resampling: one 1-D polyphase pass per axis, kernel widened when shrinking (DESIGN 2).
 
-Intensities go through a Lanczos kernel of three lobes, masks and probabilities through a triangle (linear)
-kernel. Weights at the borders are normalised over the voxels that exist.
+Intensities and masks go through a Lanczos kernel of three lobes, probabilities through a triangle (linear) kernel.
+Weights at the borders are normalised over the voxels that exist.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
+from standard_space._jit import kernel as compiled
 from standard_space._jit import parallel_kernel
 
 Kernel = Literal["lanczos", "linear"]
@@ -70,37 +71,32 @@ def _pass_z(source, first, weights, target):  # type: ignore[no-untyped-def]
                     target[j, y, x] += w * source[z, y, x]
 
 
-@parallel_kernel
-def _pass_y(source, first, weights, target):  # type: ignore[no-untyped-def]
+@compiled
+def _along_y(source, first, weights, target):  # type: ignore[no-untyped-def]
     n_out, taps = weights.shape
-    nz, _, nx = source.shape
-    for job in prange(nz * n_out):
-        z = job // n_out
-        j = job % n_out
+    nx = source.shape[1]
+    for j in range(n_out):
         for x in range(nx):
-            target[z, j, x] = 0.0
+            target[j, x] = 0.0
         for t in range(taps):
             w = weights[j, t]
             if w != 0.0:
                 y = first[j] + t
                 for x in range(nx):
-                    target[z, j, x] += w * source[z, y, x]
+                    target[j, x] += w * source[y, x]
 
 
-@parallel_kernel
-def _pass_x(source, first, weights, target):  # type: ignore[no-untyped-def]
+@compiled
+def _along_x(source, first, weights, target):  # type: ignore[no-untyped-def]
     # Four rows at a time share each weight, and unsigned indices spare the test for negative ones: twice as fast
-    # as the plain loop. Rows beyond the last repeat it: the same thread writes the same values again.
+    # as the plain loop. Rows beyond the last repeat it and write the same values again.
     n_out, taps = weights.shape
-    nz, ny, _ = source.shape
-    quads = (ny + 3) // 4
-    for job in prange(nz * quads):
-        z = np.uintp(job // quads)
-        y0 = 4 * (job % quads)
-        a, b = np.uintp(y0), np.uintp(min(y0 + 1, ny - 1))
-        c, d = np.uintp(min(y0 + 2, ny - 1)), np.uintp(min(y0 + 3, ny - 1))
-        row_a, row_b, row_c, row_d = source[z, a], source[z, b], source[z, c], source[z, d]
-        out_a, out_b, out_c, out_d = target[z, a], target[z, b], target[z, c], target[z, d]
+    ny = source.shape[0]
+    for y in range(0, ny, 4):
+        a, b = np.uintp(y), np.uintp(min(y + 1, ny - 1))
+        c, d = np.uintp(min(y + 2, ny - 1)), np.uintp(min(y + 3, ny - 1))
+        row_a, row_b, row_c, row_d = source[a], source[b], source[c], source[d]
+        out_a, out_b, out_c, out_d = target[a], target[b], target[c], target[d]
         for j in range(n_out):
             k = np.uintp(j)
             start = np.uintp(first[k])
@@ -119,6 +115,22 @@ def _pass_x(source, first, weights, target):  # type: ignore[no-untyped-def]
             out_b[k] = total_b
             out_c[k] = total_c
             out_d[k] = total_d
+
+
+@parallel_kernel
+def _pass_yx(source, first_y, weights_y, first_x, weights_x, target):  # type: ignore[no-untyped-def]
+    # Both axes of a slice while it is in the cache: no volume lies between them.
+    nz, _, nx = source.shape
+    for z in prange(nz):
+        rows = np.empty((weights_y.shape[0], nx), np.float32)
+        _along_y(source[z], first_y, weights_y, rows)
+        _along_x(rows, first_x, weights_x, target[z])
+
+
+def _with_z(source: NDArray[np.float32], taps: AxisWeights) -> NDArray[np.float32]:
+    target = np.empty((len(taps.first), *source.shape[1:]), np.float32)
+    _pass_z(source, *taps, target)
+    return target
 
 
 def resample(
@@ -143,22 +155,22 @@ def resample(
     fill : float
         Value of output voxels outside the input.
     kernel : {"lanczos", "linear"}
-        Three-lobed Lanczos for intensities, triangle for masks; both widened when shrinking.
+        Three-lobed Lanczos or triangle; both widened when shrinking.
 
     Returns
     -------
     float32 array of `shape`.
     """
     taps = [axis_weights(volume.shape[a], shape[a], start[a], step[a], kernel) for a in range(3)]
+    z, y, x = taps
     current = np.ascontiguousarray(volume, np.float32)
-    # The axis that shrinks the volume most goes first: every later pass then touches less.
-    passes = (_pass_z, _pass_y, _pass_x)
-    for axis in sorted(range(3), key=lambda a: shape[a] / volume.shape[a]):
-        size = list(current.shape)
-        size[axis] = shape[axis]
-        target = np.empty(size, np.float32)
-        passes[axis](current, taps[axis].first, taps[axis].weights, target)
-        current = target
+    # An axis z that shrinks goes first, one that grows last: the other pass then touches less.
+    z_first = shape[0] < volume.shape[0]
+    if z_first:
+        current = _with_z(current, z)
+    plane = np.empty((current.shape[0], *shape[1:]), np.float32)
+    _pass_yx(current, *y, *x, plane)
+    current = plane if z_first else _with_z(plane, z)
     for axis in range(3):
         outside = ~taps[axis].weights.any(axis=1)
         if outside.any():
