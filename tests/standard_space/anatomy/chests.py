@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import SimpleITK as sitk
 from scipy import ndimage
 
 from simulator.phantom.lesion_dynamics import DynamicLesionSource
@@ -25,6 +27,7 @@ class Chest(NamedTuple):
     spacing_mm: tuple[float, float, float]
     lungs: np.ndarray
     left: np.ndarray
+    infection: np.ndarray | None = None
 
     @property
     def right(self) -> np.ndarray:
@@ -49,9 +52,11 @@ def phantom(seed: int, index: int, grid: int = 96, lesions: str | None = None) -
     to_x = frame.to_mm[0]
     left = scan.lungs & (to_x[0] * k + to_x[1] * j + to_x[2] * i + to_x[3] > 0)
     hu, geometry = orient_array(scan.image.astype(np.float32), scan.geometry)
-    masks = [np.ascontiguousarray(orient_array(m, scan.geometry)[0]) for m in (scan.lungs, left)]
+    masks = [
+        np.ascontiguousarray(orient_array(m, scan.geometry)[0]) for m in (scan.lungs, left, scan.infection)
+    ]
     z, y, x = geometry.spacing_mm[::-1]
-    return Chest(np.ascontiguousarray(hu), (z, y, x), masks[0], masks[1])
+    return Chest(np.ascontiguousarray(hu), (z, y, x), masks[0], masks[1], masks[2])
 
 
 def consolidated(
@@ -76,6 +81,22 @@ def consolidated(
     solid = where & (score >= np.quantile(score[where], 1.0 - share))
     density = -100.0 + 150.0 * (np.clip(field(6.0), -2, 2) / 4 + 0.5) + rng.normal(0, 15, chest.hu.shape)
     return chest._replace(hu=np.where(solid, density, chest.hu).astype(np.float32)), solid
+
+
+def chest_of(image_file: Path, labels_file: Path, lungs: list[int], left: list[int]) -> Chest:
+    image, labels = (sitk.DICOMOrient(sitk.ReadImage(str(f)), "LPS") for f in (image_file, labels_file))
+    array = sitk.GetArrayFromImage(labels)
+    z, y, x = image.GetSpacing()[::-1]
+    hu = sitk.GetArrayFromImage(image).astype(np.float32)
+    return Chest(hu, (z, y, x), np.isin(array, lungs), np.isin(array, left))
+
+
+def shipped_ct() -> Chest:
+    """The real CT that the test dependency slicerio ships with labels (MIT)."""
+    import slicerio
+
+    folder = Path(slicerio.__file__).parent / "data"
+    return chest_of(folder / "CTChest4.nrrd", folder / "Segmentation.seg.nrrd", [5, 6], [6])
 
 
 class Found(NamedTuple):

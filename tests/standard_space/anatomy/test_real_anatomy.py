@@ -4,28 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-import SimpleITK as sitk
 
-from tests.standard_space.anatomy.chests import Chest, dice, find, swapped
+from tests.standard_space.anatomy.chests import chest_of, dice, find, shipped_ct, swapped
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 beside = pytest.mark.skipif(not DATA.is_dir(), reason="the optional real CTs are not beside the checkout")
 
 
-def chest_of(image_file: Path, labels_file: Path, lungs: list[int], left: list[int]) -> Chest:
-    image, labels = (sitk.DICOMOrient(sitk.ReadImage(str(f)), "LPS") for f in (image_file, labels_file))
-    array = sitk.GetArrayFromImage(labels)
-    z, y, x = image.GetSpacing()[::-1]
-    hu = sitk.GetArrayFromImage(image).astype(np.float32)
-    return Chest(hu, (z, y, x), np.isin(array, lungs), np.isin(array, left))
-
-
 def test_the_ct_that_slicerio_ships() -> None:
-    slicerio = pytest.importorskip("slicerio", reason="the test dependency slicerio ships a real CT")
-    folder = Path(slicerio.__file__).parent / "data"
-    chest = chest_of(folder / "CTChest4.nrrd", folder / "Segmentation.seg.nrrd", [5, 6], [6])
+    pytest.importorskip("slicerio", reason="the test dependency slicerio ships a real CT")
+    chest = shipped_ct()
     found = find(chest)
     assert found is not None
     assert dice(found.lungs, chest.lungs) >= 0.984
