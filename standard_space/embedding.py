@@ -258,7 +258,15 @@ def _standard_anatomy(
         resample_mask(coarse.vessels, grid.shape, start, step),
         coarse.notes,
     )
-    return refine_anatomy(standard_hu, grid.spacing_mm, moved, user_lungs)
+    refined = refine_anatomy(standard_hu, grid.spacing_mm, moved, user_lungs)
+    # The air that a scan is padded with is no lung, where the field of view cuts one.
+    start, step = placement.to_standard(grid)
+    for axis, count in enumerate(placement.oriented.shape):
+        at = start[axis] + step[axis] * np.arange(grid.size)
+        beyond = (slice(None),) * axis + ((at < -0.5) | (at > count - 0.5),)
+        for mask in refined[:4]:
+            mask[beyond] = False
+    return refined
 
 
 def _infection_notes(

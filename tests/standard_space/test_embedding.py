@@ -7,6 +7,7 @@ import pytest
 
 from standard_space.embedding import embed
 from standard_space.errors import DataError, GeometryError, NoLungsError
+from standard_space.geometry import Geometry
 from standard_space.grid import StandardGrid
 from standard_space.image import CTImage
 from standard_space.restore import restore_mask, restore_volume
@@ -150,3 +151,15 @@ def test_the_grid_only_changes_coarseness(size: int) -> None:
     volume = scan.infection.sum() * scan.grid.voxel_volume_mm3
     truth = infection.sum() * np.prod(image.geometry.spacing_mm)
     assert volume == pytest.approx(truth, rel=0.06)
+
+
+def test_lungs_that_the_field_of_view_cuts_end_with_it() -> None:
+    """Beyond the image lies air of our own; the border of a cut lung must not be refined into it."""
+    where = geometry()
+    image, _, _ = body(where)
+    cut = Geometry((32, *where.size[1:]), where.spacing_mm, where.origin_mm, where.direction)
+    scan = embed(CTImage(np.ascontiguousarray(image.array[:, :, :32]), cut, "0" * 64), StandardGrid(192))
+    z, y, x = np.nonzero(scan.lungs)
+    index = cut.to_index(scan.standard_geometry.to_world(np.stack([x, y, z], axis=1).astype(float)))
+    assert index[:, 0].max() > 30.0
+    assert index[:, 0].max() <= 31.5 + 1e-6
