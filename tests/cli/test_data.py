@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +143,26 @@ def test_an_interrupted_run_is_completed_to_the_same_bytes(
     assert names == sorted(path.name for path in embedded.iterdir())
     for name in names:
         assert (tmp_path / "c" / name).read_bytes() == (embedded / name).read_bytes(), name
+
+
+def test_a_killed_run_is_completed_to_the_same_bytes(trouble: Path, embedded: Path, tmp_path: Path) -> None:
+    """SIGKILL to the command and its workers as soon as the first scan is there."""
+    args = ["embed", str(trouble / "manifest.csv"), str(tmp_path / "c"), "--grid", "96"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cli.main", *args, "--jobs", "2"],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    until = time.monotonic() + 60.0
+    while not list(tmp_path.glob("c/p_*.h5")) and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert lungcast(*args).exit_code == 1
+    for name in sorted(path.name for path in embedded.iterdir()):
+        assert (tmp_path / "c" / name).read_bytes() == (embedded / name).read_bytes(), name
+    assert not list(tmp_path.glob("c/.tmp-*"))
 
 
 def test_a_changed_input_is_embedded_again(trouble: Path, tmp_path: Path) -> None:
