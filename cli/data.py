@@ -94,12 +94,20 @@ def _settings(grid: int, window: str | None, lungmask_weights: Path | None) -> E
 
 @click.command(epilog=example("lungcast check data/manifest.csv --jobs 2"))
 @click.argument("manifest", type=FILE)
-@click.option("--json", "json_path", type=FILE, help="Write everything found there.")
+@click.option(
+    "--json",
+    "json_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write everything found there.",
+)
 @GRID
 @WINDOW
 @LUNGMASK
 @JOBS
 @click.option("--headers-only", is_flag=True, help="Leave voxels unread: damage in them goes unseen.")
+@click.option(
+    "--find-lungs", is_flag=True, help="Look for lungs in every scan without a mask; seconds a scan."
+)
 @click.option(
     "--trial/--no-trial",
     default=True,
@@ -116,6 +124,7 @@ def check(
     lungmask_weights: Path | None,
     jobs: int,
     headers_only: bool,
+    find_lungs: bool,
     trial: bool,
 ) -> None:
     """Look at every scan of MANIFEST before anything expensive starts.
@@ -129,7 +138,13 @@ def check(
     settings = _settings(grid, window, lungmask_weights)
     with console.progress("check") as progress:
         report = check_cohort(
-            manifest, settings, jobs=jobs, headers_only=headers_only, trial=trial, progress=progress
+            manifest,
+            settings,
+            jobs=jobs,
+            headers_only=headers_only,
+            find_lungs=find_lungs,
+            trial=trial,
+            progress=progress,
         )
     if json_path is not None:
         write_json(json_path, report.to_json())
@@ -149,7 +164,7 @@ def _say_check(console: Console, report: CheckReport) -> None:
             "-" if where is None else "x".join(map(str, where.size)),
             "-" if where is None else "x".join(f"{s:.3g}" for s in where.spacing_mm),
             "-" if where is None else where.orientation,
-            scan.window or "-",
+            "-" if scan.window is None else str(scan.window),
             "yes" if scan.annotated else "no",
         ]
         findings = [f"PROBLEM {_told(p)}" for p in scan.problems] + [f"note: {n}" for n in scan.notes]
@@ -168,6 +183,8 @@ def _say_check(console: Console, report: CheckReport) -> None:
             f"{cost.memory_gb:.1f} GB of memory, {cost.disk_mb:.0f} MB of disk ({cost.free_disk_gb:.0f} GB free "
             f"here); from {cost.trial}: {cost.trial_seconds:.1f} s"
         )
+        for shortage in cost.shortages():
+            console.problem(f"not enough {shortage}")
 
 
 def _told(problem: Problem) -> str:
@@ -202,11 +219,9 @@ def embed(
     Run again, it continues: scans already embedded from the same files with the same options are kept.
     """
     from standard_space.ingest import embed_cohort, prepare_cohort
-    from standard_space.manifest import read_manifest
 
     settings = _settings(grid, window, lungmask_weights)
-    read_manifest(manifest)  # what is wrong with it is said before anything is emptied
-    prepare_cohort(cohort, settings, force=force)
+    prepare_cohort(manifest, cohort, settings, force=force)
     with console.progress("embed") as progress:
         outcome = embed_cohort(manifest, cohort, settings, jobs=jobs, progress=progress)
     if outcome.entries:
@@ -234,7 +249,7 @@ def embed(
     help="The layer.",
 )
 @click.option("--sources", type=FILE, help="The cohort a synthetic SCAN was made from.")
-@force_option
+@click.option("--force", is_flag=True, help="Replace OUT if it is there.")
 @shared_options
 def restore(console: Console, scan: Path, out: Path, what: str, sources: Path | None, force: bool) -> None:
     """Bring a layer of the scan file SCAN back to the scan's native grid and write it as the image OUT.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import resource
+import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -15,18 +14,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from standard_space.embedding import has_lungs
 from standard_space.errors import GeometryError, LungcastError
 from standard_space.geometry import Geometry, orient
 from standard_space.image import CTImage, inspect_image, read_image, read_labels, read_mask
 from standard_space.image_file import read_geometry
-from standard_space.ingest import EmbedSettings, embed_row
-from standard_space.jobs import run_isolated
+from standard_space.ingest import EmbedSettings, check_files, compare_windows, embed_row
+from standard_space.jobs import peak_memory_gb, run_isolated
 from standard_space.manifest import ManifestRow, inspect_manifest
 from standard_space.progress import Progress, silent
 from standard_space.scanfile import write_scan
 from standard_space.version import lungcast_version
 from standard_space.warmup import warm_up
-from standard_space.window import DEFAULT_LEVEL_HU, DEFAULT_WIDTH_HU, Window
+from standard_space.window import Window
+
+TRIALS = 3
+"""A trial embedding that fails is a problem of its scan; the next largest is tried."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,10 @@ class Problem:
         where, got, expected = (None if part is None else str(part) for part in parts)
         return cls(error.what, where, got, expected, error.remedy)
 
+    def to_json(self) -> dict[str, str | None]:
+        """Plain values for a file, without the place: folders of DICOM files are named after patients."""
+        return {key: value for key, value in asdict(self).items() if key != "where"}
+
     def sentence(self) -> str:
         """The whole in one sentence."""
         return str(LungcastError(self.what, where=self.where, got=self.got, expected=self.expected))
@@ -56,13 +63,14 @@ class ScanCheck:
     """What was found of one scan.
 
     `geometry` and `window` are None when its image cannot be used; the window is also None when only headers were
-    read. `annotated` says whether the manifest names an infection mask.
+    read, or when it is to be taken from the parenchyma. `annotated` says whether the manifest names an infection
+    mask.
     """
 
     scan: str
     annotated: bool = False
     geometry: Geometry | None = None
-    window: str | None = None
+    window: Window | None = None
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -79,8 +87,8 @@ class Prediction:
         Its wall time, peak memory of its process, and scan file.
     seconds, memory_gb, disk_mb : float
         For the cohort: wall time and peak memory with `jobs` processes, and disk.
-    free_disk_gb : float
-        Free now where the manifest lies.
+    free_disk_gb, machine_memory_gb : float
+        Free now where the manifest lies; memory of this machine.
     """
 
     trial: str
@@ -92,6 +100,16 @@ class Prediction:
     memory_gb: float
     disk_mb: float
     free_disk_gb: float
+    machine_memory_gb: float
+
+    def shortages(self) -> list[str]:
+        """What the machine has too little of."""
+        short = []
+        if self.disk_mb / 1000.0 > self.free_disk_gb:
+            short.append(f"disk: {self.disk_mb / 1000.0:.1f} GB wanted, {self.free_disk_gb:.1f} GB free here")
+        if self.memory_gb > self.machine_memory_gb:
+            short.append(f"memory: {self.memory_gb:.1f} GB wanted, {self.machine_memory_gb:.1f} GB there")
+        return short
 
 
 @dataclass
@@ -115,15 +133,15 @@ class CheckReport:
             "lungcast_version": lungcast_version(),
             "grid": self.grid,
             "problem_count": self.problem_count,
-            "manifest_problems": [asdict(problem) for problem in self.manifest_problems],
+            "manifest_problems": [problem.to_json() for problem in self.manifest_problems],
             "scans": [
                 {
                     "scan": scan.scan,
                     "annotated": scan.annotated,
                     "geometry": None if scan.geometry is None else scan.geometry.to_json(),
                     "orientation": None if scan.geometry is None else scan.geometry.orientation,
-                    "window": scan.window,
-                    "problems": [asdict(problem) for problem in scan.problems],
+                    "window": None if scan.window is None else str(scan.window),
+                    "problems": [problem.to_json() for problem in scan.problems],
                     "notes": scan.notes,
                 }
                 for scan in self.scans
@@ -138,6 +156,7 @@ def check_cohort(
     *,
     jobs: int = 1,
     headers_only: bool = False,
+    find_lungs: bool = False,
     trial: bool = True,
     progress: Progress = silent,
 ) -> CheckReport:
@@ -152,6 +171,8 @@ def check_cohort(
         Worker processes, for the check and for the prediction.
     headers_only : bool
         Leave the voxels unread: truncated files, NaN and empty masks go unseen.
+    find_lungs : bool
+        Look for lungs where the manifest gives no mask, as `embed` will: seconds a scan.
     trial : bool
         Embed the largest usable scan into a temporary folder, to predict from.
     progress : Progress
@@ -162,7 +183,9 @@ def check_cohort(
         When the manifest cannot be looked at row by row (missing, not a CSV, wrong columns, empty).
     """
     rows, manifest_problems = inspect_manifest(manifest)
-    tasks = [_Look(row, settings, headers_only) for row in rows]
+    if jobs > 1:
+        warm_up()
+    tasks = [_Look(row, settings, headers_only, find_lungs) for row in rows]
     total = len(rows) + int(trial)
     found: dict[int, ScanCheck] = {}
     progress(rows[0].name if rows else "manifest", 0, total)
@@ -173,13 +196,17 @@ def check_cohort(
         found[index] = result
         progress(rows[index].name, len(found), total)
     scans = [found[index] for index in range(len(rows))]
-    _compare_windows(rows, scans)
+    for index, note in compare_windows(rows, [scan.window for scan in scans]).items():
+        scans[index].notes.append(note)
     report = CheckReport(settings.grid.size, scans, [Problem.of(error) for error in manifest_problems])
     usable = [k for k in range(len(rows)) if not scans[k].problems and scans[k].geometry is not None]
     if trial and usable:
-        largest = max(usable, key=lambda k: _voxels(scans[k]))
-        progress(f"trial embedding of {rows[largest].name}", len(rows), total)
-        report.prediction = _predict(rows, scans, usable, largest, settings, jobs, Path(manifest))
+        for largest in sorted(usable, key=lambda k: -_voxels(scans[k]))[:TRIALS]:
+            progress(f"trial embedding of {rows[largest].name}", len(rows), total)
+            report.prediction = _predict(rows, scans, usable, largest, settings, jobs, Path(manifest))
+            if report.prediction is not None:
+                break
+            usable.remove(largest)
     progress("done", total, total)
     return report
 
@@ -189,6 +216,7 @@ class _Look:
     row: ManifestRow
     settings: EmbedSettings
     headers_only: bool
+    find_lungs: bool
 
 
 def _look(task: _Look) -> ScanCheck:
@@ -197,13 +225,14 @@ def _look(task: _Look) -> ScanCheck:
     chosen = row.window or settings.window
     image: CTImage | None = None
     try:
+        check_files(row)
         if task.headers_only:
             result.geometry, result.notes = inspect_image(row.image)
         else:
             pair = (chosen.level_hu, chosen.width_hu) if isinstance(chosen, Window) else None
             image = read_image(row.image, level_width_hu=pair)
             result.geometry, result.notes = image.geometry, list(image.notes)
-            result.window = _window_text(chosen or image.window)
+            result.window = None if chosen == "auto" else chosen or image.window or Window()
     except LungcastError as error:
         result.problems.append(Problem.of(error))
         return result
@@ -215,19 +244,27 @@ def _look(task: _Look) -> ScanCheck:
             if task.headers_only:
                 _same_grid(path, result.geometry)
             else:
-                reading = read_labels if kind == "lobes" else read_mask
-                masks[kind] = reading(path, result.geometry)
+                masks[kind] = _read(kind, path, result.geometry)
         except LungcastError as error:
             result.problems.append(Problem.of(error))
     _look_at_masks(masks, row, result)
+    searched = task.find_lungs and row.lungs is None and settings.lungmask_weights is None
+    if searched and image is not None and not has_lungs(image):
+        result.problems.append(Problem("no lungs were found", remedy="give a lung mask (column `lungs`)"))
     return result
+
+
+def _read(kind: str, path: Path, image: Geometry) -> NDArray[Any]:
+    if kind == "lobes":
+        return read_labels(path, image)
+    return read_mask(path, image, single_label=kind == "infection")
 
 
 def _look_at_masks(masks: dict[str, NDArray[Any]], row: ManifestRow, result: ScanCheck) -> None:
     lungs, infection = masks.get("lungs"), masks.get("infection")
     if lungs is not None and not lungs.any():
         remedy = "leave the column blank, and lungcast finds the lungs"
-        result.problems.append(Problem("the lung mask is empty", str(row.lungs), remedy=remedy))
+        result.problems.append(Problem("the lung mask is empty", remedy=remedy))
     if infection is not None and not infection.any():
         result.notes.append("the infection mask is empty: annotated as free of infection")
     elif infection is not None and lungs is not None and lungs.any():
@@ -250,29 +287,6 @@ def _same_grid(path: Path, image: Geometry) -> None:
             expected=image.summary(),
             remedy="resample the mask onto the image with nearest neighbour",
         )
-
-
-def _window_text(window: Any) -> str:
-    if window == "auto":
-        return "auto"
-    if window is None:
-        return f"{DEFAULT_LEVEL_HU:g}/{DEFAULT_WIDTH_HU:g} default"
-    return f"{window.level_hu:g}/{window.width_hu:g} {window.source}"
-
-
-def _compare_windows(rows: Sequence[ManifestRow], scans: list[ScanCheck]) -> None:
-    """Note where a patient's scans would get different windows: the same tissue then differs in signal."""
-    first: dict[str, ScanCheck] = {}
-    for row, scan in zip(rows, scans, strict=True):
-        if scan.window is None:
-            continue
-        before = first.setdefault(row.patient, scan)
-        if str(before.window).split()[0] != scan.window.split()[0]:
-            scan.notes.append(
-                f"window {scan.window}, but {before.scan} has {before.window}: the same HU becomes another "
-                "signal; if these are display presets rather than calibrations, leave the manifest's window "
-                "blank and pass --window -600,1600"
-            )
 
 
 def _voxels(scan: ScanCheck) -> int:
@@ -300,8 +314,7 @@ def _trial(task: tuple[ManifestRow, EmbedSettings]) -> _Cost:
         write_scan(path, scan)
         disk_mb = path.stat().st_size / 1e6
     whole = time.perf_counter() - begun
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return _Cost(read, max(0.0, whole - read), peak / (2**30 if sys.platform == "darwin" else 2**20), disk_mb)
+    return _Cost(read, max(0.0, whole - read), peak_memory_gb(), disk_mb)
 
 
 def _predict(
@@ -333,4 +346,5 @@ def _predict(
         memory_gb=round(cost.memory_gb * workers, 2),
         disk_mb=round(cost.disk_mb * len(usable), 2),
         free_disk_gb=round(shutil.disk_usage(manifest.parent).free / 1e9, 1),
+        machine_memory_gb=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
     )

@@ -11,7 +11,7 @@ from standard_space.anatomy import WORKING_SPACING_MM, Anatomy, find_anatomy, re
 from standard_space.errors import DataError, GeometryError, NoLungsError
 from standard_space.geometry import Placement, Triple, orient_array
 from standard_space.grid import StandardGrid
-from standard_space.image import HU_MAX, HU_MIN, CTImage
+from standard_space.image import CTImage
 from standard_space.lanczos import resample
 from standard_space.masks import bounding_box, resample_labels, resample_mask
 from standard_space.scan import Scan
@@ -99,7 +99,7 @@ def embed(
         raise NoLungsError(
             "no lungs were found",
             where=name,
-            remedy="give a lung mask (column `lungs` of the manifest, or --lungs)",
+            remedy="give a lung mask (column `lungs` of the manifest; --lungs of `lungcast segment`)",
         )
     if found is None:
         notes.append("no lungs were found: centred on the image")
@@ -110,8 +110,8 @@ def embed(
 
     start, step = placement.to_standard(grid)
     standard_hu = resample(hu, grid.shape, start, step, fill=AIR_HU)
-    # Lanczos overshoots beside sharp edges; nothing is darker than the darkest a CT can hold.
-    np.clip(standard_hu, HU_MIN, HU_MAX, out=standard_hu)
+    # Lanczos overshoots beside sharp edges: nothing gets darker or brighter than the scan itself.
+    np.clip(standard_hu, min(float(hu.min()), AIR_HU), float(hu.max()), out=standard_hu)
     del hu
     standard = NativeMasks(
         None if oriented.infection is None else resample_mask(oriented.infection, grid.shape, start, step),
@@ -150,6 +150,12 @@ def embed(
             "notes": notes,
         },
     )
+
+
+def has_lungs(image: CTImage) -> bool:
+    """Whether `embed` would find lungs in an image without a mask."""
+    hu, geometry = orient_array(image.array, image.geometry)
+    return _anatomy_at_working_spacing(hu, geometry.spacing_mm[::-1], None) is not None
 
 
 def _check_masks(masks: NativeMasks, image: CTImage, name: str) -> None:

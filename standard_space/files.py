@@ -85,7 +85,7 @@ def prepare_output_folder(folder: str | Path, kind: str, *, force: bool = False)
     ------
     UsageError
         When the path is a file; when the folder is not empty and `force` is not given; or when `force` would
-        empty a folder that lungcast did not make.
+        empty a folder that lungcast did not make, or made for something else.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -97,9 +97,11 @@ def prepare_output_folder(folder: str | Path, kind: str, *, force: bool = False)
                 where=folder,
                 remedy="choose another or pass --force to replace it",
             )
-        if not (folder / MARK).exists():
+        mark = read_mark(folder)
+        if mark is None or mark["lungcast"] != kind:
+            what = f"has no {MARK}" if mark is None else f"is a {mark['lungcast']}"
             raise UsageError(
-                f"--force only empties folders that lungcast made (this one has no {MARK})",
+                f"--force only empties a {kind} folder that lungcast made (this one {what})",
                 where=folder,
                 remedy="choose another folder or empty this one yourself",
             )

@@ -19,6 +19,8 @@ from standard_space.window import DEFAULT_LEVEL_HU, DEFAULT_WIDTH_HU, Window
 
 HU_MIN, HU_MAX = -1024.0, 3071.0
 HU_ABSURD = 70_000.0
+GREY_MAX_LEAST, GREY_LEVELS_LEAST = 128, 24
+"""What an 8-bit picture of a chest has at least: a brightest value, and levels of grey."""
 
 
 @dataclass
@@ -65,7 +67,7 @@ def read_image(path: str | Path, *, level_width_hu: tuple[float, float] | None =
     """
     path = Path(path)
     if not path.exists():
-        raise ReadError("no such file or folder", where=path)
+        raise ReadError("no such file or folder", where=path, remedy="paths in a manifest are relative to it")
     if path.is_dir():
         image, window, notes = read_dicom_folder(path)
     else:
@@ -86,13 +88,17 @@ def read_image(path: str | Path, *, level_width_hu: tuple[float, float] | None =
             remedy="export it again in HU",
         )
     hu = array.astype(np.float32)
-    if low >= 0 and high <= 255 and high > low:
-        # Already windowed to 8 bits: 0..255 becomes -0.5..0.5 in signal (DESIGN 2).
+    if low >= 0 and high <= 255:
+        _check_is_8_bit(array, path)
+        # Already windowed: 0..255 becomes -0.5..0.5 in signal (DESIGN 2). Its HU are those of its window alone.
         level, width = level_width_hu or (DEFAULT_LEVEL_HU, DEFAULT_WIDTH_HU)
         hu = np.float32(level) + (hu / np.float32(255.0) - np.float32(0.5)) * np.float32(width)
-        window = Window(level, width, "8-bit")
-        notes.append(f"8-bit windowed input: 0..255 taken as the window {level:g}/{width:g} HU")
-    elif low > -500:
+        notes.append(
+            f"8-bit windowed input: 0..255 taken as the window {level:g}/{width:g} HU"
+            f"{'' if level_width_hu else ', the default; if it was another, say so in the manifest'}"
+        )
+        return CTImage(hu, Geometry.of(image), sha256_of(path), Window(level, width, "8-bit"), notes)
+    if low > -500:
         raise DataError(
             "the image holds no air or lung, so it is not a chest CT in HU",
             where=path,
@@ -102,6 +108,20 @@ def read_image(path: str | Path, *, level_width_hu: tuple[float, float] | None =
         )
     np.clip(hu, HU_MIN, HU_MAX, out=hu)
     return CTImage(hu, Geometry.of(image), sha256_of(path), window, notes)
+
+
+def _check_is_8_bit(array: NDArray[Any], path: Path) -> None:
+    """Refuse what lies within 0..255 and is no windowed picture: masks, labels, values scaled to 0..1."""
+    sample = array[:: max(1, array.shape[0] // 64)]
+    whole = bool((np.floor(sample) == sample).all())
+    if not whole or sample.max() < GREY_MAX_LEAST or len(np.unique(sample)) < GREY_LEVELS_LEAST:
+        raise DataError(
+            "the image is neither in HU nor an 8-bit picture (a mask, labels, or values scaled to 0..1?)",
+            where=path,
+            got=f"values {array.min():g} to {array.max():g}",
+            expected="HU, or whole numbers 0..255",
+            remedy="export the CT in HU",
+        )
 
 
 def inspect_image(path: str | Path) -> tuple[Geometry, list[str]]:
@@ -114,15 +134,17 @@ def inspect_image(path: str | Path) -> tuple[Geometry, list[str]]:
     """
     path = Path(path)
     if not path.exists():
-        raise ReadError("no such file or folder", where=path)
+        raise ReadError("no such file or folder", where=path, remedy="paths in a manifest are relative to it")
     if path.is_dir():
         summary = inspect_dicom_folder(path)
         return summary.geometry, list(summary.notes)
     return read_geometry(path), []
 
 
-def read_mask(path: str | Path, image: Geometry) -> NDArray[np.bool_]:
+def read_mask(path: str | Path, image: Geometry, *, single_label: bool = False) -> NDArray[np.bool_]:
     """Read a mask (any non-zero voxel) that lies on an image.
+
+    `single_label` refuses a mask of several labels (lungs and infection in one file, for example).
 
     A mask stored in another axis order is brought into the image's; it must then lie on the image within a
     tenth of the smallest spacing.
@@ -138,7 +160,24 @@ def read_mask(path: str | Path, image: Geometry) -> NDArray[np.bool_]:
     GeometryError
         When the mask lies on another grid than the image.
     """
-    return _read_on(path, image) != 0
+    array = _read_on(path, image)
+    mask = np.asarray(array != 0)
+    values = np.unique(array[mask])
+    if (np.floor(values) != values).any():
+        raise DataError(
+            "the mask holds fractions: a probability, not a mask",
+            where=path,
+            got=f"values {values.min():g} to {values.max():g}",
+            remedy="cut it at a threshold first",
+        )
+    if single_label and len(values) > 1:
+        raise DataError(
+            "the infection mask holds several labels, and which of them are infection is not said",
+            where=path,
+            got=f"labels {', '.join(f'{v:g}' for v in values[:5])}",
+            remedy="write a mask of the infection alone, with one label",
+        )
+    return mask
 
 
 def read_labels(path: str | Path, image: Geometry) -> NDArray[np.uint8]:
@@ -174,7 +213,7 @@ def _read_on(path: str | Path, image: Geometry) -> NDArray[Any]:
     mask = read_file(path)
     array = sitk.GetArrayViewFromImage(mask)
     if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-        raise DataError("the mask holds NaN or infinite voxels", where=path)
+        raise DataError("the mask holds NaN or infinite voxels", where=path, remedy="write it again")
     mask = orient(mask, image.orientation)
     found = Geometry.of(mask)
     if not found.same_as(image):

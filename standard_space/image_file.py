@@ -8,18 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import SimpleITK as sitk
 
 from standard_space.errors import DataError, GeometryError, ReadError
 from standard_space.geometry import Geometry
 from standard_space.nifti_check import check_nifti_header, check_nifti_voxels
+from standard_space.text_header_check import EXPORT_AGAIN, check_text_header
 
-SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha")
 MAX_VOXELS = 600_000_000
 """More than a chest ever has (512 x 512 x 2288); stops a damaged header from asking for all memory."""
 
 _DEFLATE_MAX_RATIO = 1100
-_HEADER_BYTES = 65536
+SHEAR_TOLERANCE = 1e-3
 
 
 def read_geometry(path: Path) -> Geometry:
@@ -65,7 +67,7 @@ def _checked_while_reading(reader: sitk.ImageFileReader, path: Path) -> sitk.Ima
 
 def _open(path: Path) -> tuple[sitk.ImageFileReader, Geometry]:
     if not path.exists():
-        raise ReadError("no such file", where=path)
+        raise ReadError("no such file", where=path, remedy="paths in a manifest are relative to it")
     if not path.name.lower().endswith(SUFFIXES) or path.is_dir():
         raise ReadError(
             "not an image format lungcast reads",
@@ -75,7 +77,7 @@ def _open(path: Path) -> tuple[sitk.ImageFileReader, Geometry]:
     if _is_nifti(path):
         check_nifti_header(path)
     else:
-        _check_spacing_is_said(path)
+        check_text_header(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     with _itk_errors(path):
@@ -91,15 +93,35 @@ def _open(path: Path) -> tuple[sitk.ImageFileReader, Geometry]:
             got=f"{'x'.join(map(str, size))}, {components} values a voxel",
         )
     if min(size) < 4:
-        raise DataError("too few voxels along one axis to be a chest CT", where=path, got=f"{tuple(size)}")
+        raise DataError(
+            "too few voxels along one axis to be a chest CT",
+            where=path,
+            got=f"{tuple(size)}",
+            expected="at least 4",
+            remedy="give the whole volume, not a slice of it",
+        )
     _check_amount(path, reader, math.prod(size))
     axes = reader.GetDimension()
     spacing, origin, direction = reader.GetSpacing()[:3], reader.GetOrigin()[:3], reader.GetDirection()
     turn = tuple(direction[row * axes + column] for row in range(3) for column in range(3))
     if not all(math.isfinite(v) and 1e-3 < v < 1e3 for v in spacing):
-        raise GeometryError("the voxel spacing cannot be used", where=path, got=f"{spacing} mm")
+        raise GeometryError(
+            "the voxel spacing cannot be used",
+            where=path,
+            got=f"{spacing} mm",
+            remedy="write it again with its spacing in mm",
+        )
     if not all(math.isfinite(v) and abs(v) < 1e7 for v in (*origin, *turn)):
-        raise GeometryError("origin or direction is not finite", where=path)
+        raise GeometryError(
+            "origin or direction is not finite", where=path, remedy="write it again with its placement"
+        )
+    axis_vectors = np.array(turn).reshape(3, 3)
+    if np.abs(axis_vectors.T @ axis_vectors - np.eye(3)).max() > SHEAR_TOLERANCE:
+        raise GeometryError(
+            "the axes are not perpendicular (gantry tilt?)",
+            where=path,
+            remedy="give the DICOM folder, which lungcast straightens, or resample to right angles",
+        )
     return reader, Geometry((size[0], size[1], size[2]), spacing, origin, turn)
 
 
@@ -114,28 +136,13 @@ def _check_amount(path: Path, reader: sitk.ImageFileReader, voxels: int) -> None
         )
     wanted = voxels * sitk.Image([1, 1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
     held = path.stat().st_size
-    inline = not path.name.lower().endswith((".nhdr", ".mhd"))
-    if inline and held * _DEFLATE_MAX_RATIO < wanted:
+    if held * _DEFLATE_MAX_RATIO < wanted:
         raise ReadError(
             "the image cannot be read (the file is truncated)",
             where=path,
             got=f"{held} bytes in the file",
             expected=f"{wanted} bytes of voxels",
-        )
-
-
-def _check_spacing_is_said(path: Path) -> None:
-    """Refuse a NRRD or MetaImage without spacing, which ITK takes as 1 mm without a word."""
-    nrrd = path.name.lower().endswith((".nrrd", ".nhdr"))
-    words = (b"space directions:", b"spacings:") if nrrd else (b"elementspacing", b"elementsize")
-    with open(path, "rb") as handle:
-        header = handle.read(_HEADER_BYTES).lower()
-    known = header.startswith(b"nrrd") or b"ndims" in header[:200]
-    if known and not any(word in header for word in words):
-        raise GeometryError(
-            "the header gives no voxel spacing",
-            where=path,
-            remedy="write it again with its spacing, origin and direction",
+            remedy=EXPORT_AGAIN,
         )
 
 
@@ -151,7 +158,9 @@ def _itk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise ReadError(f"the image cannot be read ({_last_line(error)})", where=path) from None
+        raise ReadError(
+            f"the image cannot be read ({_last_line(error)})", where=path, remedy=EXPORT_AGAIN
+        ) from None
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 

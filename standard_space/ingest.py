@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from standard_space.cohort import Cohort, Entry
+from standard_space.cohort import MANIFEST, Cohort, Entry
 from standard_space.embedding import NativeMasks, embed
-from standard_space.errors import LungcastError, ScanFileError, UsageError
+from standard_space.errors import LungcastError, ReadError, UsageError
 from standard_space.files import clear_temporaries, prepare_output_folder, read_mark, sha256_of, write_mark
 from standard_space.grid import StandardGrid
 from standard_space.image import CTImage, read_image, read_labels, read_mask
 from standard_space.jobs import run_isolated
-from standard_space.manifest import ManifestRow, read_manifest
+from standard_space.manifest import ManifestRow, exists, read_manifest
 from standard_space.progress import Progress, silent
 from standard_space.scan import Scan
-from standard_space.scanfile import read_meta, read_scan, write_scan
+from standard_space.scanfile import is_whole, read_meta, read_scan, write_scan
 from standard_space.version import lungcast_version
 from standard_space.warmup import warm_up
 from standard_space.window import Window
@@ -94,6 +95,24 @@ def embed_row(row: ManifestRow, settings: EmbedSettings) -> Scan:
     return scan
 
 
+def check_files(row: ManifestRow) -> None:
+    """Say which file of a row is missing.
+
+    Raises
+    ------
+    ReadError
+    """
+    for kind in ("image", "infection", "lungs", "lobes"):
+        path = getattr(row, kind)
+        if path is not None and not exists(path):
+            raise ReadError(
+                f"no such {kind} file",
+                where=row.name,
+                got=repr(path.name),
+                remedy="paths are relative to the manifest",
+            )
+
+
 def read_row(row: ManifestRow, settings: EmbedSettings) -> tuple[CTImage, NativeMasks]:
     """Read the image and the masks of a row."""
     window = row.window or settings.window
@@ -101,7 +120,7 @@ def read_row(row: ManifestRow, settings: EmbedSettings) -> tuple[CTImage, Native
     image = read_image(row.image, level_width_hu=pair)
     where = image.geometry
     return image, NativeMasks(
-        None if row.infection is None else read_mask(row.infection, where),
+        None if row.infection is None else read_mask(row.infection, where, single_label=True),
         None if row.lungs is None else read_mask(row.lungs, where),
         None if row.lobes is None else read_labels(row.lobes, where),
     )
@@ -153,6 +172,7 @@ def embed_cohort(
     tasks = [_Task(row, settings, folder) for row in rows]
     progress(names[0], 0, len(rows))
     done = 0
+    windows: list[Window | None] = [None] * len(rows)
     for index, result in run_isolated(_embed_and_write, tasks, jobs=jobs):
         done += 1
         progress(names[index], done, len(rows))
@@ -162,10 +182,13 @@ def embed_cohort(
             (folder / rows[index].file).unlink(missing_ok=True)
             continue
         outcome.entries.append(result.entry)
+        windows[index] = result.window
         if result.notes:
             outcome.notes[names[index]] = result.notes
         if result.resumed:
             outcome.resumed.append(names[index])
+    for index, note in compare_windows(rows, windows).items():
+        outcome.notes.setdefault(names[index], []).append(note)
     place = {name: index for index, name in enumerate(names)}
     outcome.entries.sort(key=lambda entry: place[entry.name])
     outcome.failures = dict(sorted(outcome.failures.items(), key=lambda item: place[item[0]]))
@@ -175,21 +198,53 @@ def embed_cohort(
     return outcome
 
 
-def prepare_cohort(folder: str | Path, settings: EmbedSettings, *, force: bool = False) -> None:
+def compare_windows(rows: Sequence[ManifestRow], windows: Sequence[Window | None]) -> dict[int, str]:
+    """A note for each scan whose window differs from its patient's first: the same tissue differs in signal."""
+    notes = {}
+    first: dict[str, tuple[str, Window]] = {}
+    for index, (row, window) in enumerate(zip(rows, windows, strict=True)):
+        if window is None or window.source == "auto":
+            continue
+        name, before = first.setdefault(row.patient, (row.name, window))
+        if (before.level_hu, before.width_hu) != (window.level_hu, window.width_hu):
+            notes[index] = (
+                f"window {window}, but {name} has {before}: the same HU becomes another signal; if these are "
+                "display presets rather than calibrations, leave the manifest's window blank and pass "
+                "--window -600,1600"
+            )
+    return notes
+
+
+def prepare_cohort(
+    manifest: str | Path, folder: str | Path, settings: EmbedSettings, *, force: bool = False
+) -> None:
     """Make the cohort's folder, or take up an earlier run with the same settings where it stopped.
 
     Raises
     ------
+    ManifestError
+        When the manifest is wrong: it is said before anything is emptied.
     UsageError
-        When the folder holds something else, or a cohort made with other settings, and `force` is not given.
+        When the folder holds the manifest or a file it names, something else, or a cohort made with other settings
+        and `force` is not given.
     """
     folder = Path(folder)
+    inside = folder.resolve()
+    for row in read_manifest(manifest):
+        for path in (Path(manifest), row.image, row.infection, row.lungs, row.lobes):
+            if path is not None and path.resolve().is_relative_to(inside):
+                raise UsageError(
+                    "the cohort's folder holds its own inputs", where=folder, remedy="choose another folder"
+                )
     mark = read_mark(folder)
     if not force and mark is not None and mark["lungcast"] == "cohort":
         known = mark["provenance"]
         asked = {"lungcast_version": lungcast_version(), **settings.to_json()}
         if all(known.get(key) == value for key, value in asked.items()):
             clear_temporaries(folder)
+            # Until it is whole again it is no cohort: what stands in an old manifest may be written anew.
+            _write_mark(folder, settings, complete=False)
+            (folder / MANIFEST).unlink(missing_ok=True)
             return
         other = ", ".join(
             f"{key} {known.get(key)}" for key, value in asked.items() if known.get(key) != value
@@ -222,11 +277,13 @@ class _Done:
     entry: Entry
     notes: list[str]
     resumed: bool
+    window: Window
 
 
 def _embed_and_write(task: _Task) -> _Done:
     row, path = task.row, task.folder / task.row.file
-    window = task.row.window
+    check_files(row)
+    window = row.window
     made_from = {
         **{
             kind: None if file is None else sha256_of(file)
@@ -242,27 +299,23 @@ def _embed_and_write(task: _Task) -> _Done:
     earlier = _earlier(path, row, task.settings, made_from)
     if earlier is not None:
         scan, digest = earlier
-        return _Done(
-            Entry.of(scan, "observed", row.file, digest), list(scan.provenance["notes"]), resumed=True
-        )
+        entry = Entry.of(scan, "observed", row.file, digest)
+        return _Done(entry, list(scan.provenance["notes"]), resumed=True, window=scan.window)
     scan = embed_row(row, task.settings)
     scan.provenance["made_from"] = made_from
     scan.provenance["settings"] = task.settings.to_json()
     digest = write_scan(path, scan)
-    return _Done(Entry.of(scan, "observed", row.file, digest), list(scan.provenance["notes"]), resumed=False)
+    entry = Entry.of(scan, "observed", row.file, digest)
+    return _Done(entry, list(scan.provenance["notes"]), resumed=False, window=scan.window)
 
 
 def _earlier(
     path: Path, row: ManifestRow, settings: EmbedSettings, made_from: dict[str, Any]
 ) -> tuple[Scan, str] | None:
     """The scan of an earlier run when it is whole and is the very one that is asked for."""
-    if not path.is_file():
+    if not path.is_file() or not is_whole(path):
         return None
-    try:
-        meta = read_meta(path)
-        scan = read_scan(path)
-    except ScanFileError:
-        return None
+    meta, scan = read_meta(path), read_scan(path)
     known = meta["provenance"]
     same = (
         known.get("lungcast_version") == lungcast_version()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import TypeVar
 
 from standard_space.errors import DataError, LungcastError, UsageError
@@ -23,13 +26,24 @@ def core_count() -> int:
         return os.cpu_count() or 1
 
 
+def peak_memory_gb() -> float:
+    """Peak resident memory of this process, GB; of its own, not of what it was forked from (where /proc is)."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
 def run_isolated(
     function: Callable[[Task], Result], tasks: Sequence[Task], *, jobs: int = 1, alone: bool = False
 ) -> Iterator[tuple[int, Result | LungcastError]]:
     """Run a function on every task, in this process or in `jobs` others, and give results as they come.
 
     Workers are started afresh (spawn), share the cores between them, and compile nothing when the caller has run
-    the function's kernels once before. A script that calls this with `jobs` above 1 needs the usual
+    the function's kernels once before. A script that calls this with `jobs` above 1, or `alone`, needs the usual
     ``if __name__ == "__main__":``.
 
     Parameters

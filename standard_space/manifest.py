@@ -50,8 +50,8 @@ def read_manifest(path: str | Path) -> list[ManifestRow]:
     Raises
     ------
     ManifestError
-        When the file or a file it names is missing, a column is unknown or missing, a value is not a number, a
-        scan occurs twice, two scans would get one file name, or a patient's days go backwards.
+        When the file is missing, a column is unknown or missing, a value is not a number, a scan occurs twice, two
+        scans would get one file name, or a patient's days go backwards. Files that rows name are not looked at.
     """
     rows, problems = inspect_manifest(path)
     if problems:
@@ -130,8 +130,6 @@ def _parse(row: dict[str, str | None], where: str, folder: Path) -> ManifestRow:
     for column in ("image", "infection", "lungs", "lobes"):
         name = values.get(column, "")
         files[column] = (folder / name) if name else None
-        if name and not _exists(folder / name):
-            raise ManifestError(f"no such {column} file", where=where, got=repr(name))
     level, width = values.get("window_level", ""), values.get("window_width", "")
     if bool(level) != bool(width):
         raise ManifestError("window_level and window_width go together", where=where)
@@ -171,7 +169,8 @@ def _number(text: str, column: str, where: str) -> float:
     return value
 
 
-def _exists(path: Path) -> bool:
+def exists(path: Path) -> bool:
+    """Whether a path is there; one that no file can have is not."""
     try:
         return path.exists()
     except (OSError, ValueError):  # a name too long, or with a null byte

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from standard_space.errors import DataError, GeometryError, ReadError
+from standard_space.text_header_check import EXPORT_AGAIN
 
 FORMS_TOLERANCE_MM = 1.0
 SPACING_TOLERANCE = 0.01
@@ -87,14 +88,16 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
             yield handle  # type: ignore[misc]
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise ReadError(
-            "the image cannot be read (the compressed data is damaged or truncated)", where=path
+            "the image cannot be read (the compressed data is damaged or truncated)",
+            where=path,
+            remedy=EXPORT_AGAIN,
         ) from None
 
 
 def _read_header(handle: BinaryIO, path: Path) -> _Header:
     content = handle.read(_HEADER_BYTES)
     if len(content) < _HEADER_BYTES:
-        raise ReadError("the image cannot be read (no whole NIfTI header)", where=path)
+        raise ReadError("the image cannot be read (no whole NIfTI header)", where=path, remedy=EXPORT_AGAIN)
     sizes = {order: int(np.frombuffer(content, f"{order}i4", 1)[0]) for order in "<>"}
     if 540 in sizes.values():
         raise ReadError(
@@ -102,7 +105,7 @@ def _read_header(handle: BinaryIO, path: Path) -> _Header:
         )
     orders = [order for order, size in sizes.items() if size == _HEADER_BYTES]
     if not orders:
-        raise ReadError("the image cannot be read (no NIfTI header)", where=path)
+        raise ReadError("the image cannot be read (no NIfTI header)", where=path, remedy=EXPORT_AGAIN)
     order = orders[0]
 
     def values(kind: str, offset: int, count: int = 1) -> NDArray[Any]:
@@ -115,7 +118,9 @@ def _read_header(handle: BinaryIO, path: Path) -> _Header:
     dimensions = [int(n) for n in values("i2", 40, 8)]
     axes, start = dimensions[0], float(reals(108, 1)[0])
     if not 1 <= axes <= 7 or any(n < 1 for n in dimensions[1 : axes + 1]) or not 0 <= start < 1e9:
-        raise ReadError("the image cannot be read (the NIfTI header is damaged)", where=path)
+        raise ReadError(
+            "the image cannot be read (the NIfTI header is damaged)", where=path, remedy=EXPORT_AGAIN
+        )
     qform_code, sform_code = (int(code) for code in values("i2", 252, 2))
     return _Header(
         order=order,
@@ -137,7 +142,10 @@ def _check_placement(header: _Header, path: Path) -> None:
     spacing = np.abs(header.pixdim[1:4])
     if not np.isfinite(header.pixdim[:4]).all() or (spacing[: len(header.dimensions)] == 0).any():
         raise GeometryError(
-            "the NIfTI header gives no voxel spacing", where=path, got=f"pixdim {header.pixdim[1:4].tolist()}"
+            "the NIfTI header gives no voxel spacing",
+            where=path,
+            got=f"pixdim {header.pixdim[1:4].tolist()}",
+            remedy="write it again with its spacing",
         )
     if header.sform_code <= 0 and header.qform_code <= 0:
         raise GeometryError(
@@ -149,7 +157,9 @@ def _check_placement(header: _Header, path: Path) -> None:
     if header.sform_code > 0:
         affine = header.sform
         if not np.isfinite(affine).all():
-            raise GeometryError("the NIfTI's sform is not finite", where=path)
+            raise GeometryError(
+                "the NIfTI's sform is not finite", where=path, remedy="write it again with its placement"
+            )
         steps = np.linalg.norm(affine[:, :3], axis=0)
         if (np.abs(steps - spacing) > SPACING_TOLERANCE * spacing).any():
             raise GeometryError(
@@ -169,7 +179,11 @@ def _check_placement(header: _Header, path: Path) -> None:
     if header.qform_code > 0:
         parts = np.concatenate([header.quaternion, header.qoffset])
         if not np.isfinite(parts).all() or np.linalg.norm(header.quaternion) > 1.001:
-            raise GeometryError("the NIfTI's qform is not finite, or no rotation", where=path)
+            raise GeometryError(
+                "the NIfTI's qform is not finite, or no rotation",
+                where=path,
+                remedy="write it again with its placement",
+            )
         placements.append(_qform(header))
     if len(placements) == 2:
         apart_mm = _distance(placements[0], placements[1], header.dimensions) * header.mm_per_unit
@@ -231,4 +245,5 @@ def _check_voxels(handle: BinaryIO, header: _Header, path: Path) -> None:
         where=path,
         got=f"{received} bytes of voxels",
         expected=expected,
+        remedy=EXPORT_AGAIN,
     )

@@ -32,7 +32,7 @@ from standard_space.window import Window
 SCHEMA = 2
 LAYERS = ("lungs", "airways", "vessels", "infection", "left_lung")
 CHUNK = (32, 64, 64)
-COMPRESSION: dict[str, Any] = {"shuffle": True, **hdf5plugin.Zstd(clevel=3)}
+COMPRESSION: dict[str, Any] = {"shuffle": True, "fletcher32": True, **hdf5plugin.Zstd(clevel=3)}
 
 SourceFinder = Callable[[str, str, str], Scan]
 """Gives the source scan of (patient, scan, content_sha256)."""
@@ -129,11 +129,22 @@ def read_scan(path: str | Path, find_source: SourceFinder | None = None) -> Scan
         raise ScanFileError(
             "a synthetic scan is stored as differences from its source",
             where=path,
-            remedy="open it together with the cohort that it was made from",
+            remedy="open it together with the cohort that it was made from (`restore --sources COHORT`)",
         )
     origin = head["source"]
     source = find_source(origin["patient"], origin["scan"], origin["content_sha256"])
     return _guarded(path, lambda file: _read_synthetic(file, head, source))
+
+
+def is_whole(path: str | Path) -> bool:
+    """Whether a (not synthetic) scan file still holds what its content hash says."""
+    path = Path(path)
+    try:
+        head = read_meta(path)
+        found = _guarded(path, lambda file: content_sha256(file["signal"][...], file["masks"][...]))
+    except ScanFileError:
+        return False
+    return bool(found == head["content_sha256"])
 
 
 def _write_head(file: h5py.File, scan: Scan, kind: str, digest: str, extra: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,8 @@ from standard_space.errors import DataError, UsageError
 
 DEFAULT_LEVEL_HU = -600.0
 DEFAULT_WIDTH_HU = 1600.0
+LEVEL_MAX_HU, WIDTH_MIN_HU, WIDTH_MAX_HU = 10_000.0, 10.0, 20_000.0
+LUNG_LEVEL_MAX_HU, LUNG_WIDTH_MIN_HU = -300.0, 1000.0
 AIR_HU = -1000.0
 """Pad value: what lies outside a scan is air."""
 PARENCHYMA_HU = -850.0
@@ -26,14 +27,14 @@ class Window:
     Parameters
     ----------
     level_hu, width_hu : float
-        Window level (centre) and width, HU; the width is positive.
+        Window level (centre), -10000..10000 HU, and width, 10..20000 HU.
     source : str
         Where the window came from: "manifest", "caller", "auto", "dicom", "8-bit" or "default".
 
     Raises
     ------
     UsageError
-        When a value is not finite or the width is not positive.
+        When a value is out of range.
     """
 
     level_hu: float = DEFAULT_LEVEL_HU
@@ -41,12 +42,17 @@ class Window:
     source: str = "default"
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.level_hu) and math.isfinite(self.width_hu) and self.width_hu > 0):
+        # Narrower or farther off, signals leave the range of float16, in which scan files keep them.
+        if not (abs(self.level_hu) <= LEVEL_MAX_HU and WIDTH_MIN_HU <= self.width_hu <= WIDTH_MAX_HU):
             raise UsageError(
                 "the window cannot be used",
                 got=f"level {self.level_hu}, width {self.width_hu}",
-                expected="finite HU and a positive width",
+                expected=f"a level of at most +-{LEVEL_MAX_HU:g} HU and a width of {WIDTH_MIN_HU:g} to "
+                f"{WIDTH_MAX_HU:g} HU",
             )
+
+    def __str__(self) -> str:
+        return f"{self.level_hu:g}/{self.width_hu:g} {self.source}"
 
     def to_signal(
         self, hu: NDArray[np.floating], out: NDArray[np.float32] | None = None
@@ -69,6 +75,15 @@ class Window:
     def air_signal(self) -> float:
         """Signal of air, the pad value."""
         return self.signal_of(AIR_HU)
+
+
+def is_lung_window(level_hu: float, width_hu: float) -> bool:
+    """Whether level and width show lung; a mediastinal or bone window would put parenchyma far off scale.
+
+    The recovery limit (-0.15) and the threshold (0) of the dynamics mean something only when aerated lung and
+    soft tissue both lie inside the window.
+    """
+    return -LEVEL_MAX_HU <= level_hu <= LUNG_LEVEL_MAX_HU and LUNG_WIDTH_MIN_HU <= width_hu <= WIDTH_MAX_HU
 
 
 def auto_window(lung_hu: NDArray[np.floating]) -> Window:

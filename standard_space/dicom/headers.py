@@ -12,6 +12,7 @@ from pydicom import Dataset
 
 from standard_space.dicom.files import DamagedError, Fields, RawHeader, read_header
 from standard_space.dicom.pixels import Storage, storage_fault
+from standard_space.window import is_lung_window
 
 _SOP_CLASS, _IMAGE_TYPE, _MODALITY, _PATIENT = 0x00080016, 0x00080008, 0x00080060, 0x00100020
 _STUDY, _SERIES, _NUMBER, _KERNEL = 0x0020000D, 0x0020000E, 0x00200011, 0x00181210
@@ -111,7 +112,8 @@ class Slice:
     padding : (int, int) or None
         First and last stored value that stand for "no data".
     window : tuple of float
-        First level and width of the tags, HU; NaN for what is no number; empty when absent.
+        The first level and width of the tags that show lung, else the first, HU; NaN for what is no number; empty
+        when absent.
     lossy : bool
         Whether the pixels were compressed with loss.
     splits : tuple of bytes
@@ -237,7 +239,7 @@ def _slice(path: Path, header: RawHeader, fields: Fields, frame: int) -> Slice:
         slope=slope[0],
         intercept=intercept[0],
         padding=None if padding is None else _range(padding, padding if limit is None else limit),
-        window=(level[0], width[0]) if level and width else (),
+        window=_window(level, width),
         lossy=fields.text(_LOSSY) == "01",
         splits=tuple(fields.raw(tag) for tag in SPLIT_TAGS),
     )
@@ -269,6 +271,11 @@ def _storage(path: Path, header: RawHeader, fields: Fields) -> Storage | None:
         high=stored - 1 if high is None else high,
         signed=fields.whole(_SIGNED) == 1,
     )
+
+
+def _window(levels: list[float], widths: list[float]) -> tuple[float, ...]:
+    pairs = list(zip(levels, widths, strict=False))
+    return next((pair for pair in pairs if is_lung_window(*pair)), pairs[0] if pairs else ())
 
 
 def _left_out(fields: Fields, header: RawHeader) -> str:

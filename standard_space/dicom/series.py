@@ -14,9 +14,8 @@ from standard_space.dicom.files import DamagedError, find_files
 from standard_space.dicom.headers import UNPLACED, Slice, is_orthonormal, slices_of
 from standard_space.dicom.stack import distinct_places, places
 from standard_space.errors import DataError, GeometryError, LungcastError, ReadError
-from standard_space.window import Window
+from standard_space.window import Window, is_lung_window
 
-LUNG_LEVEL_MAX_HU, LUNG_WIDTH_MIN_HU = -300.0, 1000.0
 _SAME_ORIENTATION, _SAME_SPACING = 1e-3, 1e-3
 _KERNEL_WORDS = {"STANDARD", "SOFT", "LUNG", "BONE", "BONEPLUS", "CHEST", "DETAIL", "EDGE", "ULTRA", "ASIR"}
 _PLANES = ("sagittal", "coronal", "axial")
@@ -152,7 +151,7 @@ def _rank(group: Group) -> tuple[object, ...]:
     spacing_mm = float(np.ptp(places(group.slices))) / max(1, count - 1)
     window = next((s.window for s in group.slices if s.window), ())
     first = group.first
-    lung = is_lung_window(window)
+    lung = len(window) == 2 and is_lung_window(*window)
     # Numbers in their numeric order, whatever text they hold.
     last = (len(first.number), first.number, first.series, first.volume)
     return (group.plane != "axial", -count, not lung, round(spacing_mm, 3), *last)
@@ -268,24 +267,13 @@ def looks_like_kernel(kernel: str) -> bool:
     return short and (1 <= digits <= 3 or len(kernel) <= 2)
 
 
-def is_lung_window(window: tuple[float, ...]) -> bool:
-    """Whether level and width show lung; a mediastinal or bone window would put parenchyma far off scale.
-
-    The recovery limit (-0.15) and the threshold (0) of the dynamics mean something only when aerated lung and
-    soft tissue both lie inside the window.
-    """
-    if len(window) != 2 or not all(math.isfinite(v) for v in window):
-        return False
-    return window[1] >= LUNG_WIDTH_MIN_HU and window[0] <= LUNG_LEVEL_MAX_HU
-
-
 def tag_window(slices: tuple[Slice, ...]) -> tuple[Window | None, list[str]]:
     """Window of the first slice that carries one, kept when it shows lung; and a note when it does not."""
     window = next((s.window for s in slices if s.window), ())
     if not window:
         return None, []
     level, width = window
-    if is_lung_window(window):
+    if is_lung_window(level, width):
         return Window(level, width, "dicom"), []
     if not (math.isfinite(level) and math.isfinite(width) and width > 0):
         return None, ["the window in the DICOM tags cannot be used"]

@@ -12,12 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from click.testing import CliRunner, Result
 
 from cli.main import main
 from standard_space.cohort import Cohort
+from standard_space.errors import UsageError
+from standard_space.files import read_mark, write_mark
 from standard_space.geometry import Geometry
+from standard_space.grid import StandardGrid
 from standard_space.image import read_image, read_mask, write_volume
+from standard_space.ingest import EmbedSettings, prepare_cohort
 from tests.standard_space.bodies import body, geometry, rotation
 from tests.standard_space.dicom.dicom_files import series
 from tests.standard_space.dicom.reading import SECRETS
@@ -89,7 +94,7 @@ def test_check_of_headers_only_and_of_rows_that_are_wrong(trouble: Path, tmp_pat
     header = "patient,scan,day,image,infection\n"
     rows = [
         "p,a,0,ct.nii.gz,m.nii.gz", "p,a,1,ct2.mha,", "p,c,-3,ct.nii.gz,", "q,a,zero,ct.nii.gz,",
-        "q,b,0,absent.nii.gz,", "q,c,0,ct.nii.gz,moved.nii.gz",
+        "q,b,0,absent.nii.gz,", "q,c,1,ct.nii.gz,moved.nii.gz",
     ]  # fmt: skip
     path = trouble / "rows.csv"
     path.write_text(header + "\n".join(rows) + "\n")
@@ -189,9 +194,69 @@ def test_a_layer_comes_back_onto_its_original(
     result = lungcast("restore", embedded / "p_a.h5", "--what", what, out)
     assert result.exit_code == 0, result.output
     original = read_image(trouble / "ct.nii.gz")
-    assert read_mask(out, original.geometry).shape == original.array.shape
+    back = sitk.ReadImage(str(out))
+    assert Geometry.of(back).same_as(original.geometry)
+    array, hu = sitk.GetArrayFromImage(back), original.array
+    lungs = read_mask(trouble / "l.nii.gz", original.geometry)
+    middle = 0.5 * (lungs.shape[2] - 1)  # the body stands in the middle of x, its left at high x
+    if what == "hu":
+        assert np.median(np.abs(array[lungs] - hu[lungs])) < 8.0
+        assert np.abs(array[~lungs] - hu[~lungs]).mean() < 60.0
+    elif what == "signal":
+        assert np.median(np.abs(array[lungs] * 1600 - 600 - hu[lungs])) < 8.0
+    elif what in ("left_lung", "right_lung"):
+        side = np.indices(lungs.shape)[2] > middle
+        side = lungs & (side if what == "left_lung" else ~side)
+        assert 2.0 * ((array != 0) & side).sum() / ((array != 0).sum() + side.sum()) > 0.95
     assert lungcast("restore", embedded / "p_a.h5", "--what", what, out).exit_code == 2
     assert lungcast("restore", embedded / "p_a.h5", "--what", what, out, "--force").exit_code == 0
+
+
+def test_inputs_are_never_emptied(trouble: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("ct.nii.gz", "m.nii.gz"):
+        (tmp_path / "in" / name).write_bytes((trouble / name).read_bytes())
+    manifest = tmp_path / "in" / "manifest.csv"
+    manifest.write_text("patient,scan,day,image\np,a,0,ct.nii.gz\n")
+    for folder in (tmp_path / "in", tmp_path):
+        result = lungcast("embed", manifest, folder, "--grid", "32", "--force")
+        assert result.exit_code == 2
+        assert "holds its own inputs" in result.output
+    write_mark(tmp_path / "other", "model", {})
+    result = lungcast("embed", manifest, tmp_path / "other", "--grid", "32", "--force")
+    assert result.exit_code == 2
+    assert "this one is a model" in result.output
+    assert (tmp_path / "in" / "ct.nii.gz").exists()
+
+
+def test_an_interrupted_second_run_is_no_cohort(trouble: Path, tmp_path: Path) -> None:
+    """What an old manifest says of files that are being written anew must not be read."""
+    settings = EmbedSettings(StandardGrid(32))
+    (trouble / "one.csv").write_text("patient,scan,day,image\np,a,0,ct.nii.gz\n")
+    assert lungcast("embed", trouble / "one.csv", tmp_path / "c", "--grid", "32").exit_code == 0
+    Cohort.open(tmp_path / "c")
+    prepare_cohort(trouble / "one.csv", tmp_path / "c", settings)
+    with pytest.raises(UsageError, match="not a lungcast cohort"):
+        Cohort.open(tmp_path / "c")
+    mark = read_mark(tmp_path / "c")
+    assert mark is not None
+    assert mark["provenance"]["complete"] is False
+
+
+def test_lungs_are_looked_for_when_asked(trouble: Path, tmp_path: Path) -> None:
+    """The abdomen of the body: no lungs, and not the largest scan, so the trial does not meet it."""
+    image = read_image(trouble / "ct.nii.gz")
+    x, y, _ = image.geometry.size
+    where = Geometry((x, y, 10), *list(image.geometry.__dict__.values())[1:])
+    hu = np.round(image.array[:10]).astype(np.int16)
+    hu[hu < -500] = np.where(np.arange(x) < 6, -1000, 40)[np.nonzero(hu < -500)[2]]
+    write_volume(trouble / "abdomen.nii.gz", hu, where)
+    (trouble / "two.csv").write_text("patient,scan,day,image\np,a,0,ct.nii.gz\nq,a,0,abdomen.nii.gz\n")
+    assert lungcast("check", trouble / "two.csv", "--no-trial").exit_code == 0
+    result = lungcast("check", trouble / "two.csv", "--no-trial", "--find-lungs")
+    assert result.exit_code == 1
+    assert result.output.count("no lungs were found") == 1
+    assert lungcast("check", trouble / "two.csv", "--json", tmp_path).exit_code == 2
 
 
 def test_restored_masks_overlap_the_users(trouble: Path, embedded: Path, tmp_path: Path) -> None:

@@ -150,7 +150,8 @@ def test_a_header_of_a_thousand_million_voxels_allocates_nothing(tmp_path: Path)
     )
     (tmp_path / "a.mha").write_bytes(
         b"ObjectType = Image\nNDims = 3\nDimSize = 900 800 700\nElementSpacing = 1 1 1\n"
-        b"ElementType = MET_DOUBLE\nElementDataFile = LOCAL\n" + bytes(99)
+        b"TransformMatrix = 1 0 0 0 1 0 0 0 1\nElementType = MET_DOUBLE\nElementDataFile = LOCAL\n"
+        + bytes(99)
     )
     for name in ("a.nii", "a.nrrd", "a.mha"):
         with pytest.raises(LungcastError, match=r"too many voxels|truncated"):
@@ -215,9 +216,12 @@ def test_masks_of_odd_values(tmp_path: Path, values: list[float]) -> None:
     array.ravel()[: len(values)] = values
     write_volume(tmp_path / "m.mha", array, WHERE)
     sentence = told(read_mask, tmp_path / "m.mha", WHERE)
-    if np.isfinite(array).all():
-        assert sentence is None
-        np.testing.assert_array_equal(read_mask(tmp_path / "m.mha", WHERE), array != 0)
-    else:
+    if not np.isfinite(array).all():
         assert sentence is not None
         assert "NaN" in sentence
+    elif (np.floor(array) != array).any():
+        assert sentence is not None
+        assert "fractions" in sentence
+    else:
+        assert sentence is None
+        np.testing.assert_array_equal(read_mask(tmp_path / "m.mha", WHERE), array != 0)

@@ -53,8 +53,6 @@ def test_a_byte_order_mark_is_no_unknown_column(tmp_path: Path) -> None:
         ("patient,scan,day\np,1,0\n", "column image is missing"),
         ("patient,scan,image\np,1,a.nii.gz\n", "exactly one of the columns day and date"),
         ("patient,scan,day,image\n", "lists no scan"),
-        ("patient,scan,day,image\np,1,0,absent.nii.gz\n", "no such image file"),
-        ("patient,scan,day,image,infection\np,1,0,a.nii.gz,absent.nii.gz\n", "no such infection file"),
         ("patient,scan,day,image\np,1,zero,a.nii.gz\n", "day is not a number"),
         ("patient,scan,day,image\np,1,nan,a.nii.gz\n", "day is not finite"),
         ("patient,scan,day,image\np,1,0,a.nii.gz\np,1,2,b.nii.gz\n", "scan occurs twice"),
@@ -98,6 +96,7 @@ def test_one_bad_scan_does_not_sink_the_cohort(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text(
         "patient,scan,day,image,infection\n"
         "p,1,0,ct.nii.gz,m.nii.gz\np,2,2,broken.nii.gz,\nq,1,0,ct.nii.gz,none.nii.gz\n"
+        "q,2,1,absent.nii.gz,\nq,3,2,ct.nii.gz,absent.nii.gz\n"
     )
     calls: list[tuple[str, int, int]] = []
     outcome = embed_cohort(
@@ -106,10 +105,12 @@ def test_one_bad_scan_does_not_sink_the_cohort(tmp_path: Path) -> None:
         EmbedSettings(StandardGrid(32)),
         progress=lambda *call: calls.append(call),
     )
-    assert list(outcome.failures) == ["p/2"]
+    assert list(outcome.failures) == ["p/2", "q/2", "q/3"]
+    assert "no such image file" in outcome.failures["q/2"]
+    assert "no such infection file" in outcome.failures["q/3"]
     assert "broken.nii.gz" in outcome.failures["p/2"]
-    assert calls[0] == ("p/1", 0, 3)
-    assert calls[-1] == ("q/1", 3, 3)
+    assert calls[0] == ("p/1", 0, 5)
+    assert calls[-1] == ("q/3", 5, 5)
     cohort = Cohort.open(tmp_path / "c")
     assert [entry.name for entry in cohort.entries] == ["p/1", "q/1"]
     assert any("empty" in note for note in outcome.notes["q/1"])

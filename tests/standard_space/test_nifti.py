@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from standard_space.errors import GeometryError, LungcastError, ReadError
+from standard_space.errors import LungcastError, ReadError
 from standard_space.image import inspect_image, read_image
 from tests.standard_space.nifti import GOOD, IDENTITY, write_nifti
 
@@ -98,19 +98,3 @@ def test_a_truncated_file_is_not_filled_with_soft_tissue(tmp_path: Path) -> None
     (tmp_path / "head.nii").write_bytes(whole[:300])
     with pytest.raises(ReadError, match="no whole NIfTI header"):
         read_image(tmp_path / "head.nii")
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("a.nrrd", "NRRD0004\ntype: short\ndimension: 3\nsizes: 8 8 8\nencoding: raw\nendian: little\n\n"),
-        (
-            "a.mha",
-            "ObjectType = Image\nNDims = 3\nDimSize = 8 8 8\nElementType = MET_SHORT\nElementDataFile = LOCAL\n",
-        ),
-    ],
-)
-def test_spacing_that_is_not_said_is_not_1_mm(tmp_path: Path, name: str, text: str) -> None:
-    (tmp_path / name).write_bytes(text.encode() + np.full(512, -900, "<i2").tobytes())
-    with pytest.raises(GeometryError, match="no voxel spacing"):
-        read_image(tmp_path / name)

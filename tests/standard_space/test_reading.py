@@ -63,17 +63,94 @@ def test_rounding_in_a_header_is_not_another_grid(tmp_path: Path) -> None:
     assert read_mask(tmp_path / "m.nii.gz", where).sum() == infection.sum()
 
 
-def test_eight_bit_windowed_input(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("level", "width", "said"), [(-600.0, 1600.0, False), (-500.0, 1000.0, True)])
+def test_eight_bit_windowed_input(tmp_path: Path, level: float, width: float, said: bool) -> None:
+    """0..255 is -0.5..0.5 in signal, whatever the window was; black is not clipped away."""
     where = geometry()
     image, lungs, _ = body(where)
-    grey = np.clip((image.array + 600) / 1600 + 0.5, 0, 1) * 255
-    write_volume(tmp_path / "grey.nii.gz", np.round(grey).astype(np.uint8), where)
-    read = read_image(tmp_path / "grey.nii.gz")
+    grey = np.round(np.clip((image.array - level) / width + 0.5, 0, 1) * 255)
+    write_volume(tmp_path / "grey.nii.gz", grey.astype(np.uint8), where)
+    read = read_image(tmp_path / "grey.nii.gz", level_width_hu=(level, width) if said else None)
     assert read.window is not None
-    assert read.window.source == "8-bit"
+    assert (read.window.level_hu, read.window.width_hu, read.window.source) == (level, width, "8-bit")
     scan = embed(read, StandardGrid(32), lungs=lungs)
-    assert -0.51 < np.median(scan.signal[scan.lungs]) + 0.35 < 0.51
-    np.testing.assert_allclose(np.median(scan.signal[scan.lungs]), -250 / 1600, atol=0.01)
+    np.testing.assert_allclose(np.median(scan.signal[scan.lungs]), (-850 - level) / width, atol=0.01)
+    np.testing.assert_allclose(read.window.to_signal(read.array), grey / 255 - 0.5, atol=1e-5)
+    assert any("8-bit" in note for note in read.notes)
+    assert any("the default" in note for note in read.notes) == (not said)
+
+
+@pytest.mark.parametrize("kind", ["mask", "labels", "0 to 1", "constant"])
+def test_what_only_looks_like_8_bits_is_refused(tmp_path: Path, kind: str) -> None:
+    where = geometry()
+    image, lungs, infection = body(where)
+    array = {
+        "mask": lungs.astype(np.uint8),
+        "labels": (lungs * 100 + infection * 55).astype(np.uint8),
+        "0 to 1": ((image.array + 1000) / 1100).clip(0, 1).astype(np.float32),
+        "constant": np.full(where.shape, 200, np.uint8),
+    }[kind]
+    write_volume(tmp_path / "a.nii.gz", array, where)
+    with pytest.raises(DataError, match="neither in HU nor an 8-bit picture"):
+        read_image(tmp_path / "a.nii.gz")
+
+
+def test_masks_of_several_labels_and_probabilities(tmp_path: Path) -> None:
+    """Lungs may come as 1 right and 2 left; which of several labels is infection only the user knows."""
+    where = geometry()
+    _, lungs, infection = body(where)
+    write_volume(tmp_path / "labels.nii.gz", (lungs + 2 * infection).astype(np.uint8), where)
+    assert read_mask(tmp_path / "labels.nii.gz", where).sum() == lungs.sum()
+    with pytest.raises(DataError, match="several labels"):
+        read_mask(tmp_path / "labels.nii.gz", where, single_label=True)
+    write_volume(tmp_path / "soft.nii.gz", (lungs * 0.4).astype(np.float32), where)
+    with pytest.raises(DataError, match="a probability, not a mask"):
+        read_mask(tmp_path / "soft.nii.gz", where)
+    write_volume(tmp_path / "255.nii.gz", (infection * 255).astype(np.uint8), where)
+    assert read_mask(tmp_path / "255.nii.gz", where, single_label=True).sum() == infection.sum()
+
+
+NRRD = "NRRD0004\ntype: short\ndimension: 3\nsizes: 8 8 8\nencoding: raw\nendian: little\n"
+MHA = "ObjectType = Image\nNDims = 3\nDimSize = 8 8 8\nElementType = MET_SHORT\n"
+LOCAL = "ElementDataFile = LOCAL\n"
+SPACED = "ElementSpacing = 1 1 1\n"
+BAD_HEADERS = {
+    "spacing.nrrd": (NRRD + "\n", "no voxel spacing"),
+    "spacing.mha": (MHA + "TransformMatrix = 1 0 0 0 1 0 0 0 1\n" + LOCAL, "no voxel spacing"),
+    "space.nrrd": (NRRD + "spacings: 1 1 2\n\n", "nothing of its orientation"),
+    "space2.nrrd": (
+        NRRD + "space dimension: 3\nspace directions: (1,0,0) (0,1,0) (0,0,1)\n\n",
+        "nothing of its orientation",
+    ),
+    "matrix.mha": (MHA + SPACED + LOCAL, "nothing of its orientation"),
+    "sheared.nrrd": (
+        NRRD + "space: left-posterior-superior\nspace directions: (1,0,0) (0,1,0) (0,0.3,1)\n\n",
+        "not perpendicular",
+    ),
+    "sheared.mha": (
+        MHA + SPACED + "TransformMatrix = 1 0 0 0 1 0 0 0.3 1\n" + LOCAL,
+        "not perpendicular|cannot be",
+    ),
+    "elsewhere.nrrd": (NRRD + "data file: other.raw\n\n", "in another file"),
+    "elsewhere.mha": (MHA + SPACED + "ElementDataFile = other.raw\n", "in another file"),
+    "short.mha": (
+        MHA.replace("8 8 8", "8 8 80") + SPACED + "TransformMatrix = 1 0 0 0 1 0 0 0 1\n" + LOCAL,
+        "truncated",
+    ),
+    "detached.mhd": (MHA, "not an image format"),
+    "detached.nhdr": (NRRD, "not an image format"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_HEADERS)
+def test_text_headers_that_itk_would_take(
+    tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text, message = BAD_HEADERS[name]
+    (tmp_path / name).write_bytes(text.encode() + np.full(512, -900, "<i2").tobytes())
+    with pytest.raises((GeometryError, ReadError), match=message):
+        read_image(tmp_path / name)
+    assert capfd.readouterr().err == ""
 
 
 def bad_files(folder: Path) -> dict[str, str]:

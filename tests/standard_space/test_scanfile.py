@@ -15,7 +15,7 @@ from standard_space.errors import ScanFileError, UsageError
 from standard_space.files import write_mark
 from standard_space.grid import StandardGrid
 from standard_space.scan import Scan
-from standard_space.scanfile import read_meta, read_scan, write_scan, write_synthetic_scan
+from standard_space.scanfile import is_whole, read_meta, read_scan, write_scan, write_synthetic_scan
 from tests.standard_space.bodies import body, geometry
 
 
@@ -160,3 +160,12 @@ def test_a_failed_write_leaves_nothing(scan: Scan, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_scan(tmp_path / "a.h5", broken)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_was_altered_is_not_whole(scan: Scan, tmp_path: Path) -> None:
+    write_scan(tmp_path / "a.h5", scan)
+    assert is_whole(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file["signal"][20, 20, 20] = 0.25
+    assert not is_whole(tmp_path / "a.h5")
+    assert not is_whole(tmp_path / "absent.h5")

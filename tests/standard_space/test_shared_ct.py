@@ -31,13 +31,14 @@ def test_a_full_size_thorax_against_its_lobes() -> None:
     assert scan.airways.any()
 
 
-def test_a_dicom_series_is_spaced_by_its_positions_and_its_soft_tissue_window_is_not_used() -> None:
+def test_a_dicom_series_is_spaced_by_its_positions_and_its_lung_window_is_used() -> None:
     image = read_image(DATA / "dicom_lung_pet_ct_dx_a0002")
     assert image.geometry.shape == (30, 512, 512)
     assert image.geometry.spacing_mm[2] == pytest.approx(8.0, abs=0.05)
     scan = embed(image, GRID)
-    assert scan.window.source == "default"
-    assert -0.25 < float(np.median(scan.signal[scan.lungs])) < -0.05
+    # Its tags hold a soft-tissue window first and a lung window second.
+    assert (scan.window.level_hu, scan.window.width_hu, scan.window.source) == (-600, 1200, "dicom")
+    assert -0.3 < float(np.median(scan.signal[scan.lungs])) < -0.05
 
 
 @pytest.mark.parametrize("time", ["baseline", "followup"])

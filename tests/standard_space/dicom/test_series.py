@@ -141,7 +141,8 @@ def test_what_is_no_ct_is_refused(tmp_path: Path) -> None:
     [
         (["-600", "40"], ["1500", "400"], ""),
         ("40", "350", "not a lung window"),
-        (["40", "-600"], ["350", "1500"], "not a lung window"),
+        (["40", "-600"], ["350", "1500"], ""),
+        (["40", "300"], ["350", "2000"], "not a lung window"),
         ("-600", "0", "cannot be used"),
         (b"abc ", b"1500", "cannot be used"),
         ("-600", "", ""),
