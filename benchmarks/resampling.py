@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from standard_space.grid import StandardGrid
+from standard_space.jobs import peak_memory_gb
 from standard_space.lanczos import resample
 
 SIZE = (512, 512, 300)
@@ -25,10 +27,11 @@ SLAB = 8
 
 @dataclass
 class Method:
-    """One way to resample: its time, and its largest and root-mean-square error inside the volume."""
+    """One way to resample: its time, memory beyond the input (output included), and errors inside."""
 
     name: str
     seconds: float
+    extra_gb: float
     max_error: float
     rms_error: float
     note: str = ""
@@ -63,13 +66,30 @@ def placement() -> tuple[tuple[float, float, float], tuple[float, float, float],
 
 def clock(work: Callable[[], Any], repeats: int) -> tuple[float, Any]:
     """Median seconds of several runs, and the last result."""
-    seconds, result = [], None
+    seconds, _, result = weigh(work, repeats)
+    return seconds, result
+
+
+def weigh(work: Callable[[], Any], repeats: int) -> tuple[float, float, Any]:
+    """Median seconds of several runs; extra memory (GB, NaN where not known) and result of the last."""
+    seconds, extra, result = [], float("nan"), None
     for _ in range(repeats):
         result = None  # the one before must not stand in the way of the allocator
+        before = _reset_peak()
         begun = time.perf_counter()
         result = work()
         seconds.append(time.perf_counter() - begun)
-    return float(np.median(seconds)), result
+        extra = peak_memory_gb() - before
+    return float(np.median(seconds)), extra, result
+
+
+def _reset_peak() -> float:
+    """Start the peak anew at what is resident now (Linux); returns that, GB."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return float("nan")
+    return peak_memory_gb()
 
 
 def compare_resampling() -> tuple[list[Method], float]:
@@ -81,7 +101,9 @@ def compare_resampling() -> tuple[list[Method], float]:
     inner = slice(16, -16)
     methods = []
 
-    def judge(name: str, seconds: float, result: NDArray, at: list[NDArray] = places, note: str = "") -> None:
+    def judge(
+        name: str, cost: tuple[float, float], result: NDArray, at: list[NDArray] = places, note: str = ""
+    ) -> None:
         box = (inner if len(at[0]) == 512 else slice(None), inner, inner)
         sampled = [p[b] for p, b in zip(at, box, strict=True)]
         worst, total, count = 0.0, 0.0, 0
@@ -90,7 +112,7 @@ def compare_resampling() -> tuple[list[Method], float]:
             error = np.abs(part[k] - truth(sampled[0][k : k + 1], sampled[1], sampled[2])[0])
             worst = max(worst, float(error.max()))
             total, count = total + float((error.astype(np.float64) ** 2).sum()), count + error.size
-        methods.append(Method(name, seconds, worst, float(np.sqrt(total / count)), note))
+        methods.append(Method(name, *cost, worst, float(np.sqrt(total / count)), note))
 
     def ours(kernel: str) -> NDArray:
         return resample(volume, grid.shape, start, step, fill=-1000.0, kernel=kernel)  # type: ignore[arg-type]
@@ -98,29 +120,27 @@ def compare_resampling() -> tuple[list[Method], float]:
     cold, _ = clock(lambda: ours("lanczos"), 1)
     for kernel in ("lanczos", "linear"):
         ours(kernel)
-        seconds, result = clock(lambda kernel=kernel: ours(kernel), 5)
-        judge(f"lungcast {kernel}", seconds, result)
+        seconds, extra, result = weigh(lambda kernel=kernel: ours(kernel), 5)
+        judge(f"lungcast {kernel}", (seconds, extra), result)
     image = sitk.GetImageFromArray(volume)
     image.SetSpacing(SPACING_MM)
 
-    def theirs(kernel: int, slices: int, first: int) -> NDArray:
+    def theirs(kernel: int, slices: int, first: int) -> sitk.Image:
         begin = offset + np.array([first, 0, 0]) * np.array(grid.spacing_mm)
-        return sitk.GetArrayFromImage(
-            sitk.Resample(
-                image, (512, 512, slices), sitk.Transform(), kernel, begin[::-1].tolist(),
-                grid.spacing_mm[::-1], (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0), -1000.0,
-            )
+        return sitk.Resample(
+            image, (512, 512, slices), sitk.Transform(), kernel, begin[::-1].tolist(), grid.spacing_mm[::-1],
+            (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0), -1000.0,
         )  # fmt: skip
 
     for name, kernel in (("linear", sitk.sitkLinear), ("B-spline", sitk.sitkBSpline)):
-        seconds, result = clock(lambda kernel=kernel: theirs(kernel, 512, 0), 1)
-        judge(f"SimpleITK {name}", seconds, result)
-    seconds, result = clock(lambda: theirs(sitk.sitkLanczosWindowedSinc, SLAB, 250), 1)
+        seconds, extra, result = weigh(lambda kernel=kernel: theirs(kernel, 512, 0), 1)
+        judge(f"SimpleITK {name}", (seconds, extra), sitk.GetArrayFromImage(result))
+    seconds, _, result = weigh(lambda: theirs(sitk.sitkLanczosWindowedSinc, SLAB, 250), 1)
     note = f"{SLAB} of 512 slices timed, scaled"
     judge(
         "SimpleITK LanczosWindowedSinc",
-        seconds * 512 / SLAB,
-        result,
+        (seconds * 512 / SLAB, float("nan")),
+        sitk.GetArrayFromImage(result),
         [places[0][250 : 250 + SLAB], *places[1:]],
         note,
     )
@@ -136,7 +156,7 @@ def zooms(volume: NDArray[np.float32], truth: Callable[[NDArray, NDArray, NDArra
     part = np.ascontiguousarray(volume[:, low[0] : low[0] + count[0], low[1] : low[1] + count[1]])
     methods = []
 
-    def judge(name: str, seconds: float, result: NDArray, corners: bool, note: str) -> None:
+    def judge(name: str, cost: tuple[float, float], result: NDArray, corners: bool, note: str) -> None:
         # Samples at voxel centres, or from corner voxel to corner voxel.
         axes = []
         for n, first, s in zip(part.shape, (0, *low), (sz, sy, sx), strict=True):
@@ -149,18 +169,16 @@ def zooms(volume: NDArray[np.float32], truth: Callable[[NDArray, NDArray, NDArra
             error = np.abs(result[k, inner, inner] - expected)
             worst = max(worst, float(error.max()))
             total, count = total + float((error.astype(np.float64) ** 2).sum()), count + error.size
-        methods.append(Method(name, seconds, worst, float(np.sqrt(total / count)), note))
+        methods.append(Method(name, *cost, worst, float(np.sqrt(total / count)), note))
 
     factors = [512 / n for n in part.shape]
     for order in (1, 3):
-        seconds, result = clock(lambda order=order: ndimage.zoom(part, factors, order=order), 1)
-        judge(f"scipy.ndimage.zoom order {order}", seconds, result, True, "no anti-aliasing")
+        seconds, extra, result = weigh(lambda order=order: ndimage.zoom(part, factors, order=order), 1)
+        judge(f"scipy.ndimage.zoom order {order}", (seconds, extra), result, True, "no anti-aliasing")
     try:
         import cv2
     except ImportError:
-        methods.append(
-            Method("OpenCV INTER_LANCZOS4", float("nan"), float("nan"), float("nan"), "not installed")
-        )
+        methods.append(Method("OpenCV INTER_LANCZOS4", *[float("nan")] * 4, "not installed"))
         return methods
 
     def opencv() -> NDArray:
@@ -172,6 +190,6 @@ def zooms(volume: NDArray[np.float32], truth: Callable[[NDArray, NDArray, NDArra
             out[:, y] = cv2.resize(plane[:, y], (512, 512), interpolation=cv2.INTER_LANCZOS4)
         return out
 
-    seconds, result = clock(opencv, 1)
-    judge("OpenCV INTER_LANCZOS4", seconds, result, False, "in planes, 4 lobes, no anti-aliasing")
+    seconds, extra, result = weigh(opencv, 1)
+    judge("OpenCV INTER_LANCZOS4", (seconds, extra), result, False, "in planes, 4 lobes, no anti-aliasing")
     return methods

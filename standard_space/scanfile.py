@@ -14,12 +14,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import h5py
 import hdf5plugin
 import numpy as np
+from numba import get_num_threads
 from numpy.typing import NDArray
 
 from standard_space.errors import ScanFileError
@@ -41,11 +43,33 @@ SourceFinder = Callable[[str, str, str], Scan]
 def pack_masks(scan: Scan) -> NDArray[np.uint8]:
     """The masks of a scan as bits of one uint8 volume, in the order of `LAYERS`."""
     packed = np.zeros(scan.grid.shape, np.uint8)
-    for bit, layer in enumerate(LAYERS):
-        mask = getattr(scan, layer)
-        if mask is not None:
-            packed |= mask.view(np.uint8) << np.uint8(bit)
+
+    def pack(rows: slice) -> None:
+        for bit, layer in enumerate(LAYERS):
+            mask = getattr(scan, layer)
+            if mask is not None:
+                packed[rows] |= mask[rows].view(np.uint8) << np.uint8(bit)
+
+    _in_slabs(pack, len(packed))
     return packed
+
+
+def half_signal(scan: Scan) -> NDArray[np.float16]:
+    """The signal as it is stored."""
+    stored = np.empty(scan.grid.shape, np.float16)
+
+    def convert(rows: slice) -> None:
+        stored[rows] = scan.signal[rows]
+
+    _in_slabs(convert, len(stored))
+    return stored
+
+
+def _in_slabs(work: Callable[[slice], None], count: int) -> None:
+    """Work on slabs along z in as many threads as kernels may use: NumPy lets go of the lock meanwhile."""
+    slabs = [slice(z, z + CHUNK[0]) for z in range(0, count, CHUNK[0])]
+    with ThreadPoolExecutor(get_num_threads()) as pool:
+        list(pool.map(work, slabs))
 
 
 def content_sha256(signal: NDArray[np.float16], masks: NDArray[np.uint8]) -> str:
@@ -57,7 +81,7 @@ def content_sha256(signal: NDArray[np.float16], masks: NDArray[np.uint8]) -> str
 
 def write_scan(path: str | Path, scan: Scan) -> str:
     """Write a scan in full; returns its content hash."""
-    signal, masks = scan.signal.astype(np.float16), pack_masks(scan)
+    signal, masks = half_signal(scan), pack_masks(scan)
     digest = content_sha256(signal, masks)
     n = scan.grid.size
     chunks = (min(n, CHUNK[0]), min(n, CHUNK[1]), min(n, CHUNK[2]))
@@ -80,8 +104,8 @@ def write_scan(path: str | Path, scan: Scan) -> str:
 
 def write_synthetic_scan(path: str | Path, scan: Scan, source: Scan, source_sha256: str) -> str:
     """Write a synthetic scan as its source's names and hash plus the voxels that differ; returns its hash."""
-    signal, masks = scan.signal.astype(np.float16), pack_masks(scan)
-    before = source.signal.astype(np.float16)
+    signal, masks = half_signal(scan), pack_masks(scan)
+    before = half_signal(source)
     if scan.infection is None:
         raise ScanFileError("a synthetic scan needs an infection mask", where=scan.name)
     infected = scan.infection

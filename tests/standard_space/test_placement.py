@@ -96,6 +96,21 @@ def test_no_lung_is_lost(size, spacing, centre) -> None:
     assert not any("cut" in note for note in notes)
 
 
+@pytest.mark.parametrize("name", ["taller", "feet first", "oblique"])
+def test_no_lung_is_lost_when_the_lungs_are_found(name: str) -> None:
+    where = {
+        "taller": geometry(size=(72, 64, 110), centre=(12.0, -30.0, 250.0)),
+        "feet first": geometry(direction=DIRECTIONS["feet first"]),
+        "oblique": geometry(direction=DIRECTIONS["oblique"]),
+    }[name]
+    image, lungs, _ = body(where)
+    scan = embed(image, GRID)
+    assert dice(restore_mask(scan.lungs, scan.placement), lungs) >= 0.93
+    ends = np.argwhere(scan.lungs)
+    assert (ends.min(axis=0) > 0).all()
+    assert (ends.max(axis=0) < GRID.size - 1).all()
+
+
 def test_lungs_that_exceed_the_extent_are_cut_and_that_is_said() -> None:
     where = geometry(size=(110, 64, 60))
     image, _, _ = body(where)
