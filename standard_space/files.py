@@ -99,9 +99,13 @@ def prepare_output_folder(folder: str | Path, kind: str, *, force: bool = False)
             )
         mark = read_mark(folder)
         if mark is None or mark["lungcast"] != kind:
-            what = f"has no {MARK}" if mark is None else f"is a {mark['lungcast']}"
+            what = (
+                f"folders that lungcast made (this one has no {MARK})"
+                if mark is None
+                else f"what the same command made (this one is of the kind {mark['lungcast']}, not {kind})"
+            )
             raise UsageError(
-                f"--force only empties a {kind} folder that lungcast made (this one {what})",
+                f"--force only empties {what}",
                 where=folder,
                 remedy="choose another folder or empty this one yourself",
             )

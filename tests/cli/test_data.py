@@ -225,7 +225,7 @@ def test_inputs_are_never_emptied(trouble: Path, tmp_path: Path) -> None:
     write_mark(tmp_path / "other", "model", {})
     result = lungcast("embed", manifest, tmp_path / "other", "--grid", "32", "--force")
     assert result.exit_code == 2
-    assert "this one is a model" in result.output
+    assert "of the kind model, not cohort" in result.output
     assert (tmp_path / "in" / "ct.nii.gz").exists()
 
 

@@ -47,8 +47,15 @@ def ball(where: Geometry, radius_mm: float) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("name", "pixel_mm", "slice_mm"),
-    [(name, 0.78, 1.0) for name in DIRECTIONS]
-    + [("axial", 0.65, 1.0), ("axial", 0.93, 1.0), ("oblique", 0.7, 2.5)],
+    [
+        ("axial", 0.78, 1.0),
+        ("flipped in plane", 0.78, 1.0),
+        ("oblique", 0.7, 2.5),
+        ("oblique and flipped", 0.93, 1.0),
+        *(pytest.param(name, 0.78, 1.0, marks=pytest.mark.slow) for name in DIRECTIONS),
+        pytest.param("axial", 0.65, 1.0, marks=pytest.mark.slow),
+        pytest.param("axial", 0.93, 1.0, marks=pytest.mark.slow),
+    ],
 )
 def test_a_small_lesion_and_a_landmark_come_back_at_512(name: str, pixel_mm: float, slice_mm: float) -> None:
     """A ball of 1 ml (at 1 mm slices the smallest lesion that is promised) with a small bright ball in it."""
