@@ -55,7 +55,7 @@ def target(
         "direction": direction,
         "met": met,
         "peer": None if peer is None else round(peer, 4),
-        "ratio": None if not peer else round(value / peer, 3),
+        "ratio": None if not peer else float(f"{value / peer:.3g}"),
     }
 
 
