@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from standard_space.embedding import has_lungs
-from standard_space.errors import GeometryError, LungcastError
+from standard_space.errors import LungcastError
 from standard_space.geometry import Geometry, orient
-from standard_space.image import CTImage, inspect_image, read_image, read_labels, read_mask
+from standard_space.image import CTImage, inspect_image, read_image, read_labels, read_mask, require_same_grid
 from standard_space.image_file import read_geometry
 from standard_space.ingest import EmbedSettings, check_files, compare_windows, embed_row
 from standard_space.jobs import peak_memory_gb, run_isolated
@@ -279,14 +279,7 @@ def _same_grid(path: Path, image: Geometry) -> None:
         # Turning needs an image, not its voxels.
         blank = mask.apply(np.zeros(mask.shape, np.uint8))
         mask = Geometry.of(orient(blank, image.orientation))
-    if not mask.same_as(image):
-        raise GeometryError(
-            "the mask lies on another grid than its image",
-            where=path,
-            got=mask.summary(),
-            expected=image.summary(),
-            remedy="resample the mask onto the image with nearest neighbour",
-        )
+    require_same_grid(path, mask, image)
 
 
 def _voxels(scan: ScanCheck) -> int:

@@ -215,16 +215,26 @@ def _read_on(path: str | Path, image: Geometry) -> NDArray[Any]:
     if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
         raise DataError("the mask holds NaN or infinite voxels", where=path, remedy="write it again")
     mask = orient(mask, image.orientation)
-    found = Geometry.of(mask)
-    if not found.same_as(image):
+    require_same_grid(path, Geometry.of(mask), image)
+    return sitk.GetArrayFromImage(mask)
+
+
+def require_same_grid(path: str | Path, mask: Geometry, image: Geometry) -> None:
+    """Refuse a mask that does not lie on its image.
+
+    Raises
+    ------
+    GeometryError
+        When the two differ by more than a tenth of the smallest spacing.
+    """
+    if not mask.same_as(image):
         raise GeometryError(
             "the mask lies on another grid than its image",
             where=path,
-            got=found.summary(),
+            got=mask.summary(),
             expected=image.summary(),
             remedy="resample the mask onto the image with nearest neighbour",
         )
-    return sitk.GetArrayFromImage(mask)
 
 
 def write_volume(path: str | Path, array: NDArray[Any], geometry: Geometry) -> None:

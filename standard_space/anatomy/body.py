@@ -12,8 +12,6 @@ from standard_space.anatomy.morphology import Spacing, box_dilate, box_erode, la
 
 AIR_BELOW_HU = -400.0
 AIR_HU = -1000.0
-PADDING_BELOW_HU = -1150.0
-"""No scanner measures this: it fills what lies outside a round field of view."""
 COUCH_SHELL_MM = 4.0
 
 _IN_PLANE = np.zeros((3, 3, 3), np.bool_)
@@ -55,7 +53,7 @@ def air_inside_body(hu: NDArray[np.float32], spacing_mm: Spacing) -> InnerAir:
     outside[0] = False
     exterior = outside[labels]
     air = ~tissue & ~body & ~exterior
-    room = smooth[exterior & (smooth < -900.0) & (smooth > PADDING_BELOW_HU)]
+    room = smooth[exterior & (smooth < -900.0)]
     return InnerAir(air, closed & air, float(np.median(room)) if room.size else AIR_HU, body)
 
 

@@ -128,17 +128,22 @@ def test_simpleitks_lanczos_has_five_lobes_ours_three() -> None:
     np.testing.assert_allclose(impulse(None, at), windowed_sinc(at, 3) / total, atol=1e-6)
 
 
+def simpleitk_lanczos(
+    volume: np.ndarray, size: tuple[int, int, int], start: float, step: float
+) -> np.ndarray:
+    resampled = sitk.Resample(
+        sitk.GetImageFromArray(volume), size, sitk.Transform(), sitk.sitkLanczosWindowedSinc,
+        (start, 12.0, 12.0), (step, 1.0, 1.0),
+    )  # fmt: skip
+    return sitk.GetArrayFromImage(resampled)[0, 0]
+
+
 def test_beside_simpleitks_lanczos_on_a_smooth_volume() -> None:
     """Where both apply: five lobes come closer (0.003 against 0.024 of a wave of 5 voxels), and both are close."""
     wave = np.sin(2 * np.pi * np.arange(64) / 5)
     volume = np.ascontiguousarray(np.broadcast_to(wave.astype(np.float32), (24, 24, 64)))
     size, start, step = (120, 1, 1), 12.2, 0.31
-    theirs = sitk.GetArrayFromImage(
-        sitk.Resample(
-            sitk.GetImageFromArray(volume), size, sitk.Transform(), sitk.sitkLanczosWindowedSinc,
-            (start, 12.0, 12.0), (step, 1.0, 1.0),
-        )
-    )[0, 0]  # fmt: skip
+    theirs = simpleitk_lanczos(volume, size, start, step)
     ours = resample(volume, size[::-1], (12, 12, start), (1, 1, step), fill=0.0)[0, 0]
     truth = np.sin(2 * np.pi * (start + step * np.arange(120)) / 5)
     assert np.abs(theirs - truth).max() < 0.004
@@ -150,12 +155,7 @@ def test_simpleitk_aliases_when_shrinking_and_we_do_not() -> None:
     stripes = np.where(np.arange(64) % 4 < 2, 1.0, -1.0).astype(np.float32)
     volume = np.ascontiguousarray(np.broadcast_to(stripes, (24, 24, 64)))
     size, start, step = (9, 1, 1), 12.0, 4.05
-    theirs = sitk.GetArrayFromImage(
-        sitk.Resample(
-            sitk.GetImageFromArray(volume), size, sitk.Transform(), sitk.sitkLanczosWindowedSinc,
-            (start, 12.0, 12.0), (step, 1.0, 1.0),
-        )
-    )[0, 0]  # fmt: skip
+    theirs = simpleitk_lanczos(volume, size, start, step)
     ours = resample(volume, size[::-1], (12, 12, start), (1, 1, step), fill=0.0)[0, 0]
     assert np.abs(theirs).max() > 0.8
     assert np.abs(ours).max() < 0.1
