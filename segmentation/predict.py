@@ -1,7 +1,6 @@
 """Three-way prediction: a scan in, probability and mask out [paper III-D].
 
-The volume crosses to the device once; slicing, the three networks, the sum and the threshold happen there.
-Only slices and crops that meet the lungs are computed.
+The volume crosses to the device once; all else happens there, over slices and crops that meet the lungs.
 """
 
 from __future__ import annotations
