@@ -80,7 +80,11 @@ def propagate_kernel(p: Vector, w: Vector, g_ref: float, steps: int) -> tuple[fl
 
 @kernel
 def tangents_kernel(p: Vector, d: Matrix, w: Vector, g_ref: float, steps: int) -> None:
-    """Propagate p and its derivative d (130, 8) with respect to W, both in place."""
+    """Propagate p and its derivative d (130, 8) with respect to W, both in place.
+
+    Inside, one padded row per parameter lies along the bins, so that every inner loop is free of order and
+    vectorises without changing any bit.
+    """
     rise = np.empty(N_BINS)
     d_rise_kappa = np.empty(N_BINS)
     entry = np.empty(N_BELOW)
@@ -89,56 +93,62 @@ def tangents_kernel(p: Vector, d: Matrix, w: Vector, g_ref: float, steps: int) -
     entry_distribution(w[2], entry, d_entry)
     fall = w[3]
     nu, phi = w[0], w[1]
-    # derivative of rise[k] with respect to its own rate (g, p_c or c), and which rate that is
-    d_rise_rate = np.zeros(N_BINS)
-    which = np.empty(N_BINS, np.int64)
+    stay = np.empty(N_BINS)
+    rise_padded = np.zeros(N_BINS + 1)
+    kappa_padded = np.zeros(N_BINS + 1)
     for k in range(N_BINS):
-        which[k] = 4 if k < N_BELOW - 1 else (5 if k == N_BELOW - 1 else 6)
-        d_rise_rate[k] = rise[k] / w[which[k]]
+        stay[k] = 1.0 - fall - rise[k]
+        rise_padded[k + 1] = rise[k]
+        kappa_padded[k + 1] = d_rise_kappa[k]
+    old_p, new_p = np.zeros(N_BINS + 2), np.zeros(N_BINS + 2)
+    old_d, new_d = np.zeros((8, N_BINS + 2)), np.zeros((8, N_BINS + 2))
+    for k in range(N_BINS):
+        old_p[k + 1] = p[k]
+        for i in range(8):
+            old_d[i, k + 1] = d[k, i]
     d_births = np.empty(8)
-    new_d = np.empty((N_BINS, 8))
-    new_p = np.empty(N_BINS)
     for _ in range(steps):
         below = 0.0
-        d_births[:] = 0.0
         for k in range(N_BELOW):
-            below += p[k]
-            for i in range(8):
-                d_births[i] += d[k, i]
-        births = nu * ((1.0 - phi) * g_ref + phi * below)
+            below += old_p[k + 1]
+        source = (1.0 - phi) * g_ref + phi * below
+        births = nu * source
         for i in range(8):
-            d_births[i] *= nu * phi
-        d_births[0] += (1.0 - phi) * g_ref + phi * below
+            total = 0.0
+            for k in range(N_BELOW):
+                total += old_d[i, k + 1]
+            d_births[i] = nu * phi * total
+        d_births[0] += source
         d_births[1] += nu * (below - g_ref)
+        for i in range(8):
+            old, new = old_d[i], new_d[i]
+            for k in range(N_BINS):
+                new[k + 1] = stay[k] * old[k + 1] + rise_padded[k] * old[k] + fall * old[k + 2]
+            for k in range(N_BELOW):
+                new[k + 1] += d_births[i] * entry[k]
+        for k in range(N_BELOW):
+            new_d[2, k + 1] += births * d_entry[k]
+        # what a larger probability moves: `fall` down from every bin, a rate up from the bins that it governs
         for k in range(N_BINS):
-            stay = 1.0 - fall - rise[k]
-            new_p[k] = stay * p[k]
-            for i in range(8):
-                new_d[k, i] = stay * d[k, i]
-            new_d[k, 3] -= p[k]
-            new_d[k, which[k]] -= d_rise_rate[k] * p[k]
-            new_d[k, 7] -= d_rise_kappa[k] * p[k]
-            if k > 0:
-                up = rise[k - 1]
-                new_p[k] += up * p[k - 1]
-                for i in range(8):
-                    new_d[k, i] += up * d[k - 1, i]
-                new_d[k, which[k - 1]] += d_rise_rate[k - 1] * p[k - 1]
-                new_d[k, 7] += d_rise_kappa[k - 1] * p[k - 1]
-            if k + 1 < N_BINS:
-                new_p[k] += fall * p[k + 1]
-                for i in range(8):
-                    new_d[k, i] += fall * d[k + 1, i]
-                new_d[k, 3] += p[k + 1]
-            if k < N_BELOW:
-                new_p[k] += births * entry[k]
-                for i in range(8):
-                    new_d[k, i] += entry[k] * d_births[i]
-                new_d[k, 2] += births * d_entry[k]
+            new_d[3, k + 1] += old_p[k + 2] - old_p[k + 1]
+            new_d[7, k + 1] += kappa_padded[k] * old_p[k] - kappa_padded[k + 1] * old_p[k + 1]
+        for rate, first, last in ((4, 0, N_BELOW - 1), (5, N_BELOW - 1, N_BELOW), (6, N_BELOW, N_BINS - 1)):
+            moved = 0.0
+            for k in range(first, last):
+                leaves = rise[k] / w[rate] * old_p[k + 1]
+                new_d[rate, k + 1] += moved - leaves
+                moved = leaves
+            new_d[rate, last + 1] += moved
         for k in range(N_BINS):
-            p[k] = new_p[k]
-            for i in range(8):
-                d[k, i] = new_d[k, i]
+            new_p[k + 1] = stay[k] * old_p[k + 1] + rise_padded[k] * old_p[k] + fall * old_p[k + 2]
+        for k in range(N_BELOW):
+            new_p[k + 1] += births * entry[k]
+        old_p, new_p = new_p, old_p
+        old_d, new_d = new_d, old_d
+    for k in range(N_BINS):
+        p[k] = old_p[k + 1]
+        for i in range(8):
+            d[k, i] = old_d[i, k + 1]
 
 
 @kernel

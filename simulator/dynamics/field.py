@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from simulator.dynamics._jit import kernel
 from simulator.dynamics.hashing import PURPOSE_FIELD, draw64, stream_key
 
-FIELD_LEVELS = 512  # values 0 .. 511, mean about 255.5
+FIELD_LEVELS = 128  # values 0 .. 127, mean about 63.5
 
 # Ratio of lattice pitch to the distance at which the autocorrelation has fallen to one half (measured).
 PITCH_PER_CORRELATION = 1.65
@@ -39,7 +39,7 @@ def _smooth(t: int) -> int:
 
 @kernel
 def field_value(z: int, y: int, x: int, steps: NDArray[np.int64], keys: NDArray[np.uint64]) -> int:
-    """The field at one voxel, 0 .. 511.
+    """The field at one voxel, 0 .. 127.
 
     The average of several lattices is narrower than a uniform; it is stretched by 2.5 about its centre and
     clipped, which leaves ranks, the only thing used, nearly untouched.
@@ -60,7 +60,7 @@ def field_value(z: int, y: int, x: int, steps: NDArray[np.int64], keys: NDArray[
             value = np.int64(draw64(keys[lattice], np.uint64(cell)) >> np.uint64(48))
             total += (((wz * wy >> 16) * wx) >> 16) * value >> 16
     centred = (total // _LATTICES) - 32768
-    scaled = 256 + (centred * 5 >> 8)
+    scaled = 64 + (centred * 5 >> 10)
     return min(max(scaled, 0), FIELD_LEVELS - 1)
 
 
@@ -82,7 +82,7 @@ def fill_field(
     nx: int,
     steps: NDArray[np.int64],
     keys: NDArray[np.uint64],
-    result: NDArray[np.uint16],
+    result: NDArray[np.uint8],
 ) -> None:
     """Field of the voxels in slots first..last-1; a constant when the correlation length is 0."""
     flat = steps[0] == 0 and steps[1] == 0 and steps[2] == 0

@@ -14,7 +14,7 @@ from simulator.dynamics._jit import kernel
 # Purposes keep the streams of different decisions apart. Numbers are part of the results: never reuse one.
 PURPOSE_MULTINOMIAL = 1
 PURPOSE_BIRTH_NUMBER = 2
-PURPOSE_SCORE_NOISE = 3
+PURPOSE_SCORE = 3
 PURPOSE_SCORE_TIE = 4
 PURPOSE_PLACE = 5
 PURPOSE_SEED_PLACE = 6
@@ -22,7 +22,7 @@ PURPOSE_SEED_NUMBER = 7
 PURPOSE_BIRTH_BIN = 8
 PURPOSE_OFFSET = 9
 PURPOSE_FIELD = 10
-PURPOSE_BIRTH_RECOVERED = 11
+PURPOSE_BIRTH_REGION = 12
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_A = np.uint64(0xBF58476D1CE4E5B9)

@@ -55,8 +55,18 @@ def draw_binomial(n: int, probability: float, key: np.uint64, counter: np.uint64
 
 
 @kernel
-def draw_multinomial(n: int, weights: NDArray[np.float64], result: NDArray[np.int64], key: np.uint64) -> None:
-    """Fill result with the numbers of n voxels per destination; weights need not sum to exactly 1."""
+def draw_multinomial(
+    n: int,
+    weights: NDArray[np.float64],
+    result: NDArray[np.int64],
+    key: np.uint64,
+    cumulative: NDArray[np.float64],
+    stack: NDArray[np.int64],
+) -> None:
+    """Fill result with the numbers of n voxels per destination; weights need not sum to exactly 1.
+
+    `cumulative` (one longer than the weights) and `stack` (32, 3) are scratch space.
+    """
     size = weights.shape[0]
     result[:] = 0
     if n <= 0:
@@ -66,20 +76,16 @@ def draw_multinomial(n: int, weights: NDArray[np.float64], result: NDArray[np.in
         first += 1
     while last > first and weights[last - 1] <= 0.0:
         last -= 1
-    cumulative = np.empty(size + 1)
     cumulative[first] = 0.0
     for i in range(first, last):
         cumulative[i + 1] = cumulative[i] + weights[i]
     counter = _ZERO
     # explicit stack of (low, high, number); depth is at most log2(131) + 1 pending halves
-    lows = np.empty(32, np.int64)
-    highs = np.empty(32, np.int64)
-    numbers = np.empty(32, np.int64)
-    lows[0], highs[0], numbers[0] = first, last, n
+    stack[0, 0], stack[0, 1], stack[0, 2] = first, last, n
     depth = 1
     while depth > 0:
         depth -= 1
-        low, high, number = lows[depth], highs[depth], numbers[depth]
+        low, high, number = stack[depth, 0], stack[depth, 1], stack[depth, 2]
         if number == 0:
             continue
         if high - low == 1:
@@ -89,9 +95,9 @@ def draw_multinomial(n: int, weights: NDArray[np.float64], result: NDArray[np.in
         whole = cumulative[high] - cumulative[low]
         share = (cumulative[middle] - cumulative[low]) / whole if whole > 0.0 else 0.0
         lower, counter = draw_binomial(number, share, key, counter)
-        lows[depth], highs[depth], numbers[depth] = low, middle, lower
+        stack[depth, 0], stack[depth, 1], stack[depth, 2] = low, middle, lower
         depth += 1
-        lows[depth], highs[depth], numbers[depth] = middle, high, number - lower
+        stack[depth, 0], stack[depth, 1], stack[depth, 2] = middle, high, number - lower
         depth += 1
 
 

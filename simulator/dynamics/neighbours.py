@@ -1,7 +1,8 @@
 """Who is next to whom: neighbour weights kept up to date as voxels become or cease to be GGO (DESIGN 3).
 
-Two dense volumes are updated incrementally: the summed distance weight of the 26 neighbours below 0, and the
-number of neighbours above 0. The frontier is the list of normal susceptible voxels with a weight.
+One dense volume is updated incrementally: in its low 11 bits the summed distance weight of the 26 neighbours
+below 0 (at most 26 x 64), in its high 5 bits the number of neighbours above 0. The frontier is the list of
+normal susceptible voxels with a weight.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ IN_FRONTIER = 4  # listed, perhaps no longer valid
 ANNOTATED = 8  # infected at the start
 
 NEAREST_WEIGHT = 64
+WEIGHT_BITS = 11
+WEIGHT_MASK = np.uint16((1 << WEIGHT_BITS) - 1)
 
 
 def neighbour_table(
@@ -57,8 +60,7 @@ def add_to_neighbours(
     steps: NDArray[np.int64],
     weights: NDArray[np.int64],
     status: NDArray[np.uint8],
-    ggo_weight: NDArray[np.uint16],
-    above_count: NDArray[np.uint8],
+    near: NDArray[np.uint16],
     frontier: NDArray[np.int32],
     n_frontier: int,
 ) -> int:
@@ -78,14 +80,11 @@ def add_to_neighbours(
             if qz < 0 or qz >= dims[0] or qy < 0 or qy >= ny or qx < 0 or qx >= nx:
                 continue
         q = voxel + steps[i, 3]
-        if above != 0:
-            above_count[q] = np.uint8(np.int64(above_count[q]) + above)
-        if ggo != 0:
-            ggo_weight[q] = np.uint16(np.int64(ggo_weight[q]) + ggo * weights[i])
-            if ggo > 0 and status[q] & (FREE | IN_FRONTIER) == FREE:
-                status[q] |= np.uint8(IN_FRONTIER)
-                frontier[n_frontier] = q
-                n_frontier += 1
+        near[q] = np.uint16(np.int64(near[q]) + ggo * weights[i] + (above << WEIGHT_BITS))
+        if ggo > 0 and status[q] & (FREE | IN_FRONTIER) == FREE:
+            status[q] |= np.uint8(IN_FRONTIER)
+            frontier[n_frontier] = q
+            n_frontier += 1
     return n_frontier
 
 
@@ -100,8 +99,7 @@ def enter_neighbourhoods(
     steps: NDArray[np.int64],
     weights: NDArray[np.int64],
     status: NDArray[np.uint8],
-    ggo_weight: NDArray[np.uint16],
-    above_count: NDArray[np.uint8],
+    near: NDArray[np.uint16],
     frontier: NDArray[np.int32],
     n_frontier: int,
 ) -> int:
@@ -110,6 +108,6 @@ def enter_neighbourhoods(
         below = bins[i] < n_below
         n_frontier = add_to_neighbours(
             np.int64(voxels[i]), 1 if below else 0, 0 if below else 1, dims, steps, weights,
-            status, ggo_weight, above_count, frontier, n_frontier,
+            status, near, frontier, n_frontier,
         )  # fmt: skip
     return n_frontier

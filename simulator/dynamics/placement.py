@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from simulator.dynamics._jit import kernel
 from simulator.dynamics.exactmath import exact_power
 from simulator.dynamics.hashing import draw_below
-from simulator.dynamics.neighbours import FREE, IN_FRONTIER, INFECTED
+from simulator.dynamics.neighbours import FREE, IN_FRONTIER, INFECTED, WEIGHT_MASK
 
 ROUND_DIVISOR = 8  # a round takes at most 1/8 of the frontier, but at least ROUND_LEAST voxels
 ROUND_LEAST = 8
@@ -42,7 +42,7 @@ def gather_frontier(
     frontier: NDArray[np.int32],
     n_frontier: int,
     status: NDArray[np.uint8],
-    ggo_weight: NDArray[np.uint16],
+    near: NDArray[np.uint16],
     table: NDArray[np.int64],
     cumulative: NDArray[np.int64],
 ) -> int:
@@ -51,8 +51,9 @@ def gather_frontier(
     total = 0
     for i in range(n_frontier):
         v = frontier[i]
-        if status[v] & FREE != 0 and ggo_weight[v] > 0:
-            total += table[ggo_weight[v]]
+        weight = near[v] & WEIGHT_MASK
+        if status[v] & FREE != 0 and weight > 0:
+            total += table[weight]
             frontier[kept] = v
             cumulative[kept] = total
             kept += 1
@@ -100,10 +101,8 @@ def choose_from_frontier(
 
 
 @kernel
-def _is_seedable(
-    v: int, away: bool, status: NDArray[np.uint8], ggo_weight: NDArray[np.uint16], above: NDArray[np.uint8]
-) -> bool:
-    return status[v] & FREE != 0 and (not away or (ggo_weight[v] == 0 and above[v] == 0))
+def _is_seedable(v: int, away: bool, status: NDArray[np.uint8], near: NDArray[np.uint16]) -> bool:
+    return status[v] & FREE != 0 and (not away or near[v] == 0)
 
 
 @kernel
@@ -111,8 +110,7 @@ def choose_seeds(
     wanted: int,
     away: bool,
     status: NDArray[np.uint8],
-    ggo_weight: NDArray[np.uint16],
-    above: NDArray[np.uint8],
+    near: NDArray[np.uint16],
     chosen: NDArray[np.int32],
     first: int,
     key: np.uint64,
@@ -129,20 +127,20 @@ def choose_seeds(
         for _ in range(_TRIES):
             v = draw_below(key, counter, size)
             counter += _ONE
-            if _is_seedable(v, away, status, ggo_weight, above):
+            if _is_seedable(v, away, status, near):
                 picked = v
                 break
         if picked < 0:
             eligible = 0
             for v in range(size):
-                if _is_seedable(v, away, status, ggo_weight, above):
+                if _is_seedable(v, away, status, near):
                     eligible += 1
             if eligible == 0:
                 return found, counter
             rank = draw_below(key, counter, eligible)
             counter += _ONE
             for v in range(size):
-                if _is_seedable(v, away, status, ggo_weight, above):
+                if _is_seedable(v, away, status, near):
                     if rank == 0:
                         picked = v
                         break

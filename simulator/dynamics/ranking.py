@@ -1,8 +1,11 @@
 """Who moves where: counts are drawn first, then voxels are assigned by rank of an integer score (DESIGN 3).
 
-Within a bin the lowest scores take the lowest destinations. Scores are small integers, so ranking is
-counting; voxels that share a score on the border between destinations are settled by selection sampling
-with a hash, which gives every one of them the same chance. Counts are exact whatever the score.
+The numbers are those of independent voxels and are drawn for every lesion by itself; within a bin of one lesion
+(a row) the lowest scores take the lowest destinations. So the score shapes texture inside lesions, and neither
+the histogram of the scan nor that of a lesion.
+
+Scores are small integers, so ranking is counting; voxels that share a score on the border between
+destinations are settled by selection sampling with a hash, which gives every one of them the same chance.
 """
 
 from __future__ import annotations
@@ -11,20 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.dynamics._jit import kernel
-from simulator.dynamics.bins import N_BINS
 from simulator.dynamics.field import FIELD_LEVELS
 from simulator.dynamics.hashing import draw64, draw_below
+from simulator.dynamics.neighbours import WEIGHT_BITS
 from simulator.dynamics.transitions import N_DESTINATIONS
 
-NOISE_LEVELS = 512
-BONUS_LEVELS = 512
+NOISE_LEVELS = 32
+BONUS_LEVELS = 96
 SCORE_LEVELS = FIELD_LEVELS + NOISE_LEVELS + BONUS_LEVELS
-_NOISE_SHIFT = np.uint64(55)
-MAX_SHARED = 3 * N_BINS * N_DESTINATIONS  # upper bound on entries of the table of shared levels
+_NOISE_SHIFT = np.uint64(59)
 
 
 def noise_width(steps: int) -> int:
-    """Width of the noise in a jump: 512 stepwise, falling with the square root of the jump's length.
+    """Width of the noise in a jump: 32 stepwise, falling with the square root of the jump's length.
 
     Over n single steps the field acts n times in the same direction while the noise averages out; a jump of
     n does the same at once.
@@ -37,38 +39,44 @@ def bonus_table(strength: float) -> NDArray[np.int64]:
     return np.array([int(strength * (BONUS_LEVELS - 1) * n / 26 + 0.5) for n in range(27)], np.int64)
 
 
+def shared_entries(rows: int, voxels: int) -> int:
+    """Upper bound on the entries of the table of shared levels: three for each destination that a row can use."""
+    return 3 * min(rows * N_DESTINATIONS, voxels) + 3
+
+
 @kernel
 def score_voxels(
     voxels: NDArray[np.int32],
     bins: NDArray[np.uint8],
-    field: NDArray[np.uint16],
-    above: NDArray[np.uint8],
+    region: NDArray[np.uint8],
+    field: NDArray[np.uint8],
+    near: NDArray[np.uint16],
     bonus: NDArray[np.int64],
     first: int,
     last: int,
+    stride: int,
     noise: int,
     key: np.uint64,
-    counts: NDArray[np.int64],
-    scores: NDArray[np.uint16],
+    row_counts: NDArray[np.int64],
+    scores: NDArray[np.uint8],
     levels: NDArray[np.int32],
 ) -> None:
-    """Fill the score of slots first..last-1 and the number of voxels per (bin, score).
+    """Fill the score of slots first..last-1 and the number of voxels per (row, score).
 
-    The score is field + noise (0 .. noise - 1) + bonus. A table with one row counts all voxels together.
-    `counts` are the voxels per row; rows without any are left as they are and never read.
+    The score is field + noise (0 .. noise - 1) + bonus. A slot's row is region * stride + bin. Rows of
+    `levels` in which `row_counts` is 0 are left as they are and never read.
     """
-    for k in range(levels.shape[0]):
-        if counts[k] > 0:
-            levels[k, :] = 0
+    for row in range(row_counts.shape[0]):
+        if row_counts[row] > 0:
+            levels[row, :] = 0
     clustering = bonus[26] > 0
-    together = levels.shape[0] == 1
     for i in range(first, last):
         random = np.int64(draw64(key, np.uint64(voxels[i])) >> _NOISE_SHIFT)
-        score = np.int64(field[i]) + (random * noise >> 9)
+        score = np.int64(field[i]) + (random * noise >> 5)
         if clustering:
-            score += bonus[above[voxels[i]]]
+            score += bonus[near[voxels[i]] >> WEIGHT_BITS]
         scores[i] = score
-        levels[0 if together else bins[i], score] += 1
+        levels[np.int64(region[i]) * stride + np.int64(bins[i]), score] += 1
 
 
 @kernel
@@ -86,7 +94,7 @@ def plan_moves(
     entries after it hold the destinations and how many each takes.
     """
     used = 0
-    for k in range(levels.shape[0]):
+    for k in range(counts.shape[0]):
         if counts[k] == 0:
             continue
         d = 0

@@ -104,23 +104,6 @@ def zero_mean_per_bin(
 
 
 @kernel
-def count_not_finite(source: NDArray[np.float32], tissue: NDArray[np.bool_]) -> int:
-    """Number of tissue voxels whose signal is NaN or infinite."""
-    bad = 0
-    words = tissue[: tissue.shape[0] // 8 * 8].view(
-        np.uint64
-    )  # most of a scan is no tissue: skip 8 at a time
-    for word in range(words.shape[0]):
-        if words[word] != 0:
-            for i in range(8 * word, 8 * word + 8):
-                # x - x is 0 for finite numbers only
-                bad += tissue[i] & (source[i] - source[i] != 0.0)
-    for i in range(8 * words.shape[0], tissue.shape[0]):
-        bad += tissue[i] & (source[i] - source[i] != 0.0)
-    return bad
-
-
-@kernel
 def _last_records(
     voxels: NDArray[np.int32], order: NDArray[np.int64], status: NDArray[np.uint8], keep: NDArray[np.bool_]
 ) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.dynamics._jit import kernel
-from simulator.dynamics.bins import N_BELOW
+from simulator.dynamics.bins import N_BELOW, N_BINS
 from simulator.dynamics.hashing import (
     PURPOSE_BIRTH_NUMBER,
     PURPOSE_MULTINOMIAL,
@@ -18,32 +18,113 @@ from simulator.dynamics.hashing import (
     stream_key,
 )
 from simulator.dynamics.multinomial import draw_multinomial, draw_poisson
-from simulator.dynamics.neighbours import FREE, IN_FRONTIER, INFECTED, add_to_neighbours
+from simulator.dynamics.neighbours import FREE, IN_FRONTIER, INFECTED, WEIGHT_MASK, add_to_neighbours
 from simulator.dynamics.ranking import destination_of
 
 _ZERO = np.uint64(0)
 
 
 @kernel
-def draw_births(means: NDArray[np.float64], seed: np.uint64, transition: int) -> NDArray[np.int64]:
-    """Poisson numbers per final destination, int64, shape (131,)."""
-    births = np.zeros(means.shape[0], np.int64)
+def draw_births(
+    means: NDArray[np.float64], seed: np.uint64, transition: int, births: NDArray[np.int64]
+) -> None:
+    """Fill births (131,) with Poisson numbers per final destination."""
     for d in range(means.shape[0]):
         key = stream_key(seed, PURPOSE_BIRTH_NUMBER * 1000 + d, transition)
         births[d], _ = draw_poisson(means[d], key, _ZERO)
-    return births
 
 
 @kernel
 def draw_moves(
-    counts: NDArray[np.int64], rows: NDArray[np.float64], seed: np.uint64, transition: int
-) -> NDArray[np.int64]:
-    """Multinomial numbers per (bin, destination), int64, shape (130, 131)."""
-    moves = np.zeros(rows.shape, np.int64)
-    for k in range(rows.shape[0]):
-        key = stream_key(seed, PURPOSE_MULTINOMIAL * 1000 + k, transition)
-        draw_multinomial(counts[k], rows[k], moves[k], key)
-    return moves
+    counts: NDArray[np.int64],
+    n_regions: int,
+    rows: NDArray[np.float64],
+    seed: np.uint64,
+    transition: int,
+    moves: NDArray[np.int64],
+    cumulative: NDArray[np.float64],
+    stack: NDArray[np.int64],
+) -> tuple[int, int]:
+    """Draw how many voxels of every bin of every region go to each destination.
+
+    Parameters
+    ----------
+    counts : int64, shape (regions, 130)
+    rows : float64, shape (130, 131)
+        Probabilities of the destinations.
+    moves : int64, shape (regions * 130, 131)
+        Filled with multinomial numbers.
+    cumulative, stack
+        Scratch of `draw_multinomial`.
+
+    Returns
+    -------
+    recoveries, falling : int
+        Voxels that recover, and that fall from above 0 to below.
+    """
+    recoveries, falling = 0, 0
+    for region in range(n_regions):
+        for k in range(N_BINS):
+            row = moves[region * N_BINS + k]
+            key = stream_key(seed, PURPOSE_MULTINOMIAL * 1000 + 100_000 * region + k, transition)
+            draw_multinomial(counts[region, k], rows[k], row, key, cumulative, stack)
+            recoveries += row[0]
+            if k >= N_BELOW:
+                for d in range(1, N_BELOW + 1):
+                    falling += row[d]
+    return recoveries, falling
+
+
+@kernel
+def split_births(
+    births: NDArray[np.int64],
+    region: NDArray[np.uint8],
+    first: int,
+    last: int,
+    n_regions: int,
+    key: np.uint64,
+    left: NDArray[np.int64],
+    region_births: NDArray[np.int64],
+    region_counts: NDArray[np.int64],
+) -> None:
+    """Split births (131,) among the regions of the newborns in slots first..last-1.
+
+    Every newborn draws one of the destinations left; `region_births` (regions, 131) and `region_counts`
+    (regions,) are filled, `left` (131,) is scratch.
+    """
+    region_counts[:n_regions] = 0
+    region_births[:n_regions] = 0
+    for d in range(births.shape[0]):
+        left[d] = births[d]
+    for i in range(first, last):
+        place = draw_below(key, np.uint64(i - first), last - i)
+        d = 1
+        while place >= left[d]:
+            place -= left[d]
+            d += 1
+        left[d] -= 1
+        region_births[region[i], d] += 1
+        region_counts[region[i]] += 1
+
+
+@kernel
+def count_after(
+    moves: NDArray[np.int64],
+    region_births: NDArray[np.int64],
+    n_regions: int,
+    n_old_regions: int,
+    counts: NDArray[np.int64],
+) -> None:
+    """Fill counts (regions, 130) with the voxels per bin after a jump; new regions hold newborns only."""
+    for region in range(n_regions):
+        for d in range(N_BINS):
+            counts[region, d] = region_births[region, d + 1]
+        if region >= n_old_regions:
+            continue
+        for k in range(N_BINS):
+            row = moves[region * N_BINS + k]
+            for d in range(N_BINS):
+                counts[region, d] += row[d + 1]
 
 
 @kernel
@@ -88,7 +169,8 @@ def give_bins(
     last: int,
     voxels: NDArray[np.int32],
     bins: NDArray[np.uint8],
-    scores: NDArray[np.uint16],
+    region: NDArray[np.uint8],
+    scores: NDArray[np.uint8],
     plan: NDArray[np.int32],
     shared_destination: NDArray[np.int16],
     shared_left: NDArray[np.int32],
@@ -97,20 +179,17 @@ def give_bins(
     steps: NDArray[np.int64],
     weights: NDArray[np.int64],
     status: NDArray[np.uint8],
-    ggo_weight: NDArray[np.uint16],
-    above: NDArray[np.uint8],
+    near: NDArray[np.uint16],
     frontier: NDArray[np.int32],
     n_frontier: int,
 ) -> int:
     """Give newborns their bins at the end of the jump, by rank; return the frontier's length."""
     for i in range(first, last):
         v = np.int64(voxels[i])
-        d = destination_of(np.int64(plan[0, scores[i]]), v, key, shared_destination, shared_left)
+        d = destination_of(np.int64(plan[region[i], scores[i]]), v, key, shared_destination, shared_left)
         bins[i] = d - 1
         if d - 1 >= N_BELOW:
-            n_frontier = add_to_neighbours(
-                v, -1, 1, dims, steps, weights, status, ggo_weight, above, frontier, n_frontier
-            )
+            n_frontier = add_to_neighbours(v, -1, 1, dims, steps, weights, status, near, frontier, n_frontier)
     return n_frontier
 
 
@@ -121,9 +200,10 @@ def apply_moves(
     voxels: NDArray[np.int32],
     bins: NDArray[np.uint8],
     offsets: NDArray[np.float32],
-    field: NDArray[np.uint16],
+    field: NDArray[np.uint8],
     born: NDArray[np.uint8],
-    scores: NDArray[np.uint16],
+    region: NDArray[np.uint8],
+    scores: NDArray[np.uint8],
     plan: NDArray[np.int32],
     shared_destination: NDArray[np.int16],
     shared_left: NDArray[np.int32],
@@ -132,8 +212,7 @@ def apply_moves(
     steps: NDArray[np.int64],
     weights: NDArray[np.int64],
     status: NDArray[np.uint8],
-    ggo_weight: NDArray[np.uint16],
-    above: NDArray[np.uint8],
+    near: NDArray[np.uint16],
     frontier: NDArray[np.int32],
     n_frontier: int,
     gone_voxel: NDArray[np.int32],
@@ -146,7 +225,8 @@ def apply_moves(
     for i in range(n_old):
         old = np.int64(bins[i])
         v = np.int64(voxels[i])
-        d = destination_of(np.int64(plan[old, scores[i]]), v, key, shared_destination, shared_left)
+        row = np.int64(region[i]) * N_BINS + old
+        d = destination_of(np.int64(plan[row, scores[i]]), v, key, shared_destination, shared_left)
         new = d - 1
         if new == old:
             continue
@@ -154,9 +234,9 @@ def apply_moves(
             status[v] = np.uint8((status[v] & np.uint8(255 - INFECTED)) | np.uint8(FREE))
             n_frontier = add_to_neighbours(
                 v, -1 if old < N_BELOW else 0, 0 if old < N_BELOW else -1, dims, steps, weights,
-                status, ggo_weight, above, frontier, n_frontier,
+                status, near, frontier, n_frontier,
             )  # fmt: skip
-            if ggo_weight[v] > 0 and status[v] & IN_FRONTIER == 0:
+            if near[v] & WEIGHT_MASK > 0 and status[v] & IN_FRONTIER == 0:
                 status[v] |= np.uint8(IN_FRONTIER)
                 frontier[n_frontier] = v
                 n_frontier += 1
@@ -165,13 +245,9 @@ def apply_moves(
             continue
         bins[i] = new
         if old < N_BELOW and new >= N_BELOW:
-            n_frontier = add_to_neighbours(
-                v, -1, 1, dims, steps, weights, status, ggo_weight, above, frontier, n_frontier
-            )
+            n_frontier = add_to_neighbours(v, -1, 1, dims, steps, weights, status, near, frontier, n_frontier)
         elif old >= N_BELOW and new < N_BELOW:
-            n_frontier = add_to_neighbours(
-                v, 1, -1, dims, steps, weights, status, ggo_weight, above, frontier, n_frontier
-            )
+            n_frontier = add_to_neighbours(v, 1, -1, dims, steps, weights, status, near, frontier, n_frontier)
     # Fill the holes from the end, highest hole first: every slot moved down is a live one.
     for g in range(n_gone - 1, first_gone - 1, -1):
         slot = np.int64(gone_voxel[g])
@@ -184,4 +260,5 @@ def apply_moves(
         offsets[slot] = offsets[n]
         field[slot] = field[n]
         born[slot] = born[n]
+        region[slot] = region[n]
     return n, n_frontier, n_gone

@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.dynamics.bins import N_BELOW, N_BINS, clamped_counts, histogram, to_signal, to_state
+from simulator.dynamics.bins import N_BELOW, N_BINS, clamped_counts, to_signal, to_state
 from simulator.dynamics.errors import DynamicsError
-from simulator.dynamics.neighbours import ANNOTATED, FREE, INFECTED, enter_neighbourhoods, neighbour_table
+from simulator.dynamics.neighbours import enter_neighbourhoods, neighbour_table
+from simulator.dynamics.regions import MAX_REGIONS, assign_regions, cell_voxels, label_cells
 from simulator.dynamics.report import RunReport
-from simulator.dynamics.residual import count_not_finite, fine_structure, last_record_only, zero_mean_per_bin
+from simulator.dynamics.residual import fine_structure, last_record_only, zero_mean_per_bin
+from simulator.dynamics.survey import collect_infected, survey_tissue
+
+_NEVER_WRITTEN = ("_source", "_dims", "_steps", "_weights", "_cell", "_cells")
 
 
 class LesionState:
@@ -43,7 +47,8 @@ class LesionState:
         index: NDArray[np.int64],
         bin_index: NDArray[np.int16],
         offset: NDArray[np.float32],
-        susceptible: NDArray[np.bool_],
+        status: NDArray[np.uint8],
+        n_free: int,
         spacing_mm: tuple[float, float, float],
     ) -> None:
         self.shape: tuple[int, int, int] = source.shape  # type: ignore[assignment]
@@ -54,28 +59,33 @@ class LesionState:
         self.n = index.size
         kind: Any = np.int32 if source.size <= np.iinfo(np.int32).max else np.int64
         self._kind = kind
-        self._status = susceptible.reshape(-1).astype(np.uint8)  # FREE is 1
-        self._n_free = int(np.count_nonzero(susceptible)) - index.size  # places for births
-        self._status[index] = INFECTED | ANNOTATED
-        self._ggo_weight = np.zeros(source.size, np.uint16)
-        self._above = np.zeros(source.size, np.uint8)
+        self._status = status
+        self._n_free = n_free  # places for births
+        self._near = np.zeros(source.size, np.uint16)
         self._dims = np.array(source.shape, np.int64)
         self._steps, self._weights = neighbour_table(self.shape, spacing_mm)
         capacity = index.size + 1024
         self._voxel = np.empty(capacity, kind)
         self._bin = np.empty(capacity, np.uint8)
         self._offset = np.empty(capacity, np.float32)
-        self._field = np.empty(capacity, np.uint16)
+        self._field = np.empty(capacity, np.uint8)
+        self._region = np.empty(capacity, np.uint8)
         self._born = np.zeros(capacity, np.uint8)
         self._voxel[: self.n] = index
         self._bin[: self.n] = bin_index
         self._offset[: self.n] = offset
         self._frontier = np.empty(min(26 * index.size + 4096, source.size + 26), kind)
-        self._counts = histogram(bin_index).astype(np.int64)
         self._n_frontier = enter_neighbourhoods(
             self._voxel, self._bin, 0, self.n, N_BELOW, self._dims, self._steps, self._weights,
-            self._status, self._ggo_weight, self._above, self._frontier, 0,
+            self._status, self._near, self._frontier, 0,
         )  # fmt: skip
+        self._cell = cell_voxels(spacing_mm)
+        self._region_of_cell, self._cells, self._n_regions = label_cells(
+            self._voxel[: self.n], self._dims, self._cell
+        )
+        self.assign_regions(0, self.n)
+        row = self._region[: self.n].astype(np.int64) * N_BINS + self._bin[: self.n]
+        self._counts = np.bincount(row, minlength=MAX_REGIONS * N_BINS).reshape(MAX_REGIONS, N_BINS)
         self._field_of: tuple[int, float] | None = None
         self._gone_voxel = np.empty(1024, kind)
         self._gone_offset = np.empty(1024, np.float32)
@@ -104,7 +114,11 @@ class LesionState:
 
     def counts(self) -> NDArray[np.float64]:
         """Voxels per bin, float64, shape (130,)."""
-        return self._counts.astype(np.float64)
+        return self._counts.sum(axis=0).astype(np.float64)
+
+    def region_counts(self) -> NDArray[np.float64]:
+        """Voxels per bin of every lesion kept apart (`regions`), float64, shape (regions, 130)."""
+        return self._counts[: self._n_regions].astype(np.float64)
 
     def mask(self) -> NDArray[np.bool_]:
         """Infection mask, bool, (z, y, x)."""
@@ -117,7 +131,7 @@ class LesionState:
         twin = copy.copy(self)
         twin.report = copy.copy(self.report)
         for name, value in vars(self).items():
-            if isinstance(value, np.ndarray) and name not in ("_source", "_dims", "_steps", "_weights"):
+            if isinstance(value, np.ndarray) and name not in _NEVER_WRITTEN:
                 setattr(twin, name, value.copy())
         return twin
 
@@ -178,11 +192,18 @@ class LesionState:
         out.reshape(-1)[index] = signal
         return out
 
+    def assign_regions(self, first: int, last: int) -> None:
+        """Give slots first..last-1 the region of their tissue."""
+        self._n_regions = assign_regions(
+            self._voxel, first, last, self._dims, self._cell, self._cells, self._region_of_cell,
+            self._n_regions, self._region,
+        )  # fmt: skip
+
     def reserve(self, births: int, frontier_events: int, recoveries: int) -> None:
         """Make room before a jump, so that kernels never allocate."""
         if self.n + births > self._voxel.size:
             size = max(self.n + births, self._voxel.size * 3 // 2)
-            for name in ("_voxel", "_bin", "_offset", "_field", "_born"):
+            for name in ("_voxel", "_bin", "_offset", "_field", "_born", "_region"):
                 setattr(self, name, _grown(getattr(self, name), size))
         most = self._status.size + 26  # every voxel is listed at most once
         needed = min(self._n_frontier + 26 * frontier_events + recoveries, most)
@@ -252,22 +273,24 @@ def start_state(
         raise DynamicsError(
             "spacing_mm is no voxel spacing", got=spacing, expected="three positive numbers (z, y, x)"
         )
-    index = np.flatnonzero(infected.reshape(-1))
-    if index.size == 0:
+    status = np.zeros(source.size, np.uint8)
+    flat = infected.reshape(-1).view(np.uint8)
+    number, outside, bad, free = survey_tissue(
+        source.reshape(-1), flat, open_tissue.reshape(-1).view(np.uint8), status
+    )
+    if number == 0:
         raise DynamicsError(
             "the infection mask is empty",
             expected="at least one annotated voxel",
             remedy="annotate the scan or place seeds",
         )
-    outside = int(index.size - np.count_nonzero(open_tissue.reshape(-1)[index]))
     if outside:
         raise DynamicsError(
             "the infection mask reaches outside susceptible tissue",
-            got=f"{outside} of {index.size} voxels",
+            got=f"{outside} of {number} voxels",
             expected="none",
             remedy="pass susceptible | infection, or correct the lung mask",
         )
-    bad = int(count_not_finite(source.reshape(-1), open_tissue.reshape(-1)))
     if bad:
         raise DynamicsError(
             "the signal holds NaN or infinite values in susceptible tissue",
@@ -275,16 +298,18 @@ def start_state(
             expected="finite numbers",
             remedy="repair the scan or leave these voxels out of the lung mask",
         )
+    index = np.empty(number, np.int64)
+    collect_infected(flat, index)
     values = source.reshape(-1)[index]
     if recovery_limit:
         bins, offset = np.zeros(index.size, np.int16), np.full(index.size, 0.5, np.float32)
     else:
         bins, offset = to_state(values)
-    state = LesionState(source, index, bins, offset, open_tissue, spacing)  # type: ignore[arg-type]
+    state = LesionState(source, index, bins, offset, status, free, spacing)  # type: ignore[arg-type]
     if not recovery_limit:
         state.report.clamped_below, state.report.clamped_above = clamped_counts(values)
-    state.report.saturated = int(state._counts[N_BINS - 1])
+    state.report.saturated = int(state._counts[:, N_BINS - 1].sum())
     return state
 
 
-__all__ = ["FREE", "LesionState", "start_state"]
+__all__ = ["LesionState", "start_state"]

@@ -8,7 +8,7 @@ from simulator.dynamics.chain import propagate, propagate_covariance, propagate_
 from simulator.dynamics.errors import DynamicsError
 from simulator.dynamics.parameters import PARAMETER_NAMES, TransitionParameters
 from simulator.dynamics.rates import entry_distribution
-from simulator.dynamics.transitions import births_in_jump, transition_rows
+from simulator.dynamics.transitions import LONGEST_STEPPED, transition_rows
 from tests.simulator.dynamics import twins
 from tests.simulator.dynamics.twins import GROWING, SHRINKING, STATIONARY
 
@@ -108,7 +108,7 @@ def test_top_bin_reflects_and_bin_zero_recovers() -> None:
     assert propagate(bottom, w, 1).sum() == pytest.approx(0.9)
 
 
-@pytest.mark.parametrize("steps", [1, 10, 100])
+@pytest.mark.parametrize("steps", [1, 10, LONGEST_STEPPED, LONGEST_STEPPED + 1, 100, 1001])
 def test_rows_of_a_jump_and_its_births_give_the_chain(steps: int) -> None:
     rows = transition_rows(GROWING.as_array(), steps)
     np.testing.assert_allclose(rows.sum(axis=1), 1, atol=1e-12)
@@ -116,7 +116,7 @@ def test_rows_of_a_jump_and_its_births_give_the_chain(steps: int) -> None:
         rows[:, 1:].T, np.linalg.matrix_power(twins.matrix(GROWING), steps), atol=1e-13
     )
     counts = some_counts(3).astype(np.int64)
-    births = births_in_jump(counts, GROWING.as_array(), GROWING.reference_ggo_voxels, steps)
+    births = twins.births(counts, GROWING, steps)
     total = counts @ rows[:, 1:] + births[1:]
     np.testing.assert_allclose(total, propagate(counts, GROWING, steps), rtol=1e-11)
     assert (births >= 0).all()

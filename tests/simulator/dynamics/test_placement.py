@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from simulator.dynamics.hashing import as_seed, stream_key
-from simulator.dynamics.neighbours import FREE, IN_FRONTIER, INFECTED, neighbour_table
+from simulator.dynamics.neighbours import FREE, IN_FRONTIER, INFECTED, WEIGHT_BITS, neighbour_table
 from simulator.dynamics.placement import choose_from_frontier, choose_seeds, gather_frontier, weight_table
 from tests.simulator.dynamics import twins
 
@@ -85,12 +85,12 @@ def test_gather_drops_what_is_no_longer_frontier() -> None:
 def test_seeds_stay_away_from_lesions_and_run_out_cleanly() -> None:
     status = np.zeros(50000, np.uint8)
     status[[10, 20, 30, 40]] = FREE
-    ggo, above = np.zeros(50000, np.uint16), np.zeros(50000, np.uint8)
-    ggo[10], above[20] = 5, 1
+    near = np.zeros(50000, np.uint16)
+    near[10], near[20] = 5, 1 << WEIGHT_BITS  # beside a voxel below 0, beside one above 0
     chosen = np.zeros(10, np.int32)
-    found, _ = choose_seeds(10, True, status.copy(), ggo, above, chosen, 0, key(0), ZERO)
+    found, _ = choose_seeds(10, True, status.copy(), near, chosen, 0, key(0), ZERO)
     assert sorted(chosen[:found]) == [30, 40]
-    found, _ = choose_seeds(10, False, status, ggo, above, chosen, 0, key(0), ZERO)
+    found, _ = choose_seeds(10, False, status, near, chosen, 0, key(0), ZERO)
     assert sorted(chosen[:found]) == [10, 20, 30, 40]
 
 

@@ -105,8 +105,9 @@ def test_poisson_has_the_law(mean: float) -> None:
 def test_multinomial_is_exact_in_sum_mean_and_covariance() -> None:
     weights = np.array([0.0, 0.1, 0.0, 0.4, 0.25, 0.05, 0.2, 0.0])
     draws = np.zeros((4000, 8), np.int64)
+    scratch = np.zeros(9), np.zeros((32, 3), np.int64)
     for s in range(4000):
-        draw_multinomial(50, weights, draws[s], key(s, 4))
+        draw_multinomial(50, weights, draws[s], key(s, 4), *scratch)
     assert (draws.sum(axis=1) == 50).all()
     assert (draws[:, weights == 0] == 0).all()
     expected = 50 * (np.diag(weights) - np.outer(weights, weights))
@@ -118,7 +119,8 @@ def test_multinomial_is_exact_in_sum_mean_and_covariance() -> None:
 
 def test_multinomial_of_nothing_and_of_certainty() -> None:
     result = np.ones(3, np.int64)
-    draw_multinomial(0, np.array([0.2, 0.3, 0.5]), result, key(0))
+    scratch = np.zeros(4), np.zeros((32, 3), np.int64)
+    draw_multinomial(0, np.array([0.2, 0.3, 0.5]), result, key(0), *scratch)
     assert result.tolist() == [0, 0, 0]
-    draw_multinomial(9, np.array([0.0, 1.0, 0.0]), result, key(0))
+    draw_multinomial(9, np.array([0.0, 1.0, 0.0]), result, key(0), *scratch)
     assert result.tolist() == [0, 9, 0]

@@ -4,8 +4,9 @@ from scipy import stats
 
 from simulator.dynamics.field import FIELD_LEVELS
 from simulator.dynamics.hashing import as_seed, stream_key
+from simulator.dynamics.neighbours import WEIGHT_BITS
 from simulator.dynamics.ranking import (
-    MAX_SHARED,
+    BONUS_LEVELS,
     NOISE_LEVELS,
     SCORE_LEVELS,
     bonus_table,
@@ -13,6 +14,7 @@ from simulator.dynamics.ranking import (
     noise_width,
     plan_moves,
     score_voxels,
+    shared_entries,
 )
 
 
@@ -20,8 +22,8 @@ def assign(bins: np.ndarray, scores: np.ndarray, moves: np.ndarray, seed: int = 
     """Run the kernels on given scores."""
     levels = np.zeros((130, SCORE_LEVELS), np.int32)
     np.add.at(levels, (bins, scores), 1)
-    destination = np.zeros(MAX_SHARED, np.int16)
-    left = np.zeros(MAX_SHARED, np.int32)
+    destination = np.zeros(shared_entries(130, bins.size), np.int16)
+    left = np.zeros(destination.size, np.int32)
     plan_moves(levels, moves, levels.sum(axis=1), destination, left)
     key = np.uint64(stream_key(as_seed(seed), 4, 0))
     return np.array(
@@ -79,22 +81,25 @@ def test_scores_stay_in_the_table_and_follow_field_and_neighbours() -> None:
     n = 4000
     voxels = np.arange(n, dtype=np.int32)
     bins = np.zeros(n, np.uint8)
-    above = np.zeros(n, np.uint8)
-    above[n // 2 :] = 26
-    field = np.full(n, FIELD_LEVELS - 1, np.uint16)
-    scores, levels = np.zeros(n, np.uint16), np.zeros((130, SCORE_LEVELS), np.int32)
+    near = np.full(n, 77, np.uint16)  # the weight of neighbours below 0 must not matter
+    near[n // 2 :] += 26 << WEIGHT_BITS
+    field = np.full(n, FIELD_LEVELS - 1, np.uint8)
+    region = (np.arange(n) % 3).astype(np.uint8)
+    scores, levels = np.zeros(n, np.uint8), np.ones((3 * 130, SCORE_LEVELS), np.int32)
     key = np.uint64(stream_key(as_seed(0), 3, 0))
-    counts = np.bincount(bins, minlength=130)
+    counts = np.bincount(region.astype(int) * 130 + bins, minlength=3 * 130)
     score_voxels(
-        voxels, bins, field, above, bonus_table(1.0), 0, n, NOISE_LEVELS, key, counts, scores, levels
-    )
-    assert scores.max() < SCORE_LEVELS
-    assert levels.sum() == n
-    assert scores[n // 2 :].mean() - scores[: n // 2].mean() == pytest.approx(511, abs=15)
+        voxels, bins, region, field, near, bonus_table(1.0), 0, n, 130, NOISE_LEVELS, key, counts, scores,
+        levels,
+    )  # fmt: skip
+    assert levels.shape[1] == SCORE_LEVELS == 256  # scores are uint8
+    assert np.array_equal(levels[[0, 130, 260]].sum(axis=1), counts[[0, 130, 260]])
+    assert levels[counts == 0].min() == 1  # rows without voxels are left alone
+    assert scores[n // 2 :].mean() - scores[: n // 2].mean() == pytest.approx(BONUS_LEVELS - 1, abs=2)
     assert scores[: n // 2].min() >= FIELD_LEVELS - 1
 
 
 def test_tables() -> None:
     assert bonus_table(0.0).tolist() == [0] * 27
     assert (np.diff(bonus_table(0.5)) > 0).all()
-    assert [noise_width(n) for n in (1, 4, 100, 10**9)] == [512, 256, 51, 1]
+    assert [noise_width(n) for n in (1, 4, 100, 10**9)] == [32, 16, 3, 1]

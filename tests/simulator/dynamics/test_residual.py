@@ -4,7 +4,6 @@ import pytest
 from simulator.dynamics.neighbours import ANNOTATED, FREE, INFECTED
 from simulator.dynamics.residual import (
     LARGEST,
-    count_not_finite,
     fine_structure,
     last_record_only,
     zero_mean_per_bin,
@@ -63,12 +62,3 @@ def test_only_the_latest_record_of_a_normal_voxel_counts() -> None:
     records = np.array([5, 3, 5, 7], np.int32)
     assert last_record_only(records, status).tolist() == [False, False, True, True]
     assert last_record_only(records[:0], status).size == 0
-
-
-@pytest.mark.parametrize("size", [7, 8, 45])
-def test_counts_what_is_not_finite_in_tissue(size: int) -> None:
-    source = np.zeros(size, np.float32)
-    tissue = np.ones(size, bool)
-    source[[0, 3, size - 1]] = np.nan, np.inf, -np.inf
-    tissue[3] = False
-    assert count_not_finite(source, tissue) == 2

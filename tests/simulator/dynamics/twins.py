@@ -7,7 +7,9 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from simulator.dynamics.parameters import TransitionParameters
+from simulator.dynamics.rates import entry_distribution, rise_probabilities
 from simulator.dynamics.state import LesionState, start_state
+from simulator.dynamics.transitions import births_in_jump
 
 WIDTH, BINS, BELOW = 0.005, 130, 30
 CENTRES = -0.15 + WIDTH * (np.arange(BINS) + 0.5)
@@ -62,6 +64,15 @@ def chain(
         v = a @ v @ a.T + noise + births * np.diag(e)
         p = t @ p + births * e
     return p, v
+
+
+def births(counts: NDArray[np.int64], w: TransitionParameters, steps: int) -> NDArray[np.float64]:
+    """The kernel's expected births of a jump, shape (131,)."""
+    rise, entry_bins, scratch, result = np.empty(BINS), np.empty(BELOW), np.empty((2, BINS)), np.empty(131)
+    rise_probabilities(w.as_array(), rise, np.empty(BINS))
+    entry_distribution(w.entry_signal, entry_bins, np.empty(BELOW))
+    births_in_jump(counts, w.as_array(), w.reference_ggo_voxels, rise, entry_bins, steps, scratch, result)
+    return result
 
 
 def mix64(x: int) -> int:
