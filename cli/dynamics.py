@@ -30,7 +30,7 @@ def _controls(spread: float, seeded_share: float, clustering: float, correlation
 def _morphology(command):  # type: ignore[no-untyped-def]
     for option in (
         click.option(
-            "--correlation-mm", default=4.0, show_default=True, help="Scale of the texture; 0 is off."
+            "--correlation-mm", default=6.0, show_default=True, help="Scale of the texture; 0 is off."
         ),
         click.option(
             "--clustering", default=0.5, show_default=True, help="How clustered consolidation grows, 0..1."

@@ -24,6 +24,7 @@ from simulator.dynamics.hashing import (
     as_seed,
     stream_key,
 )
+from simulator.dynamics.memory import remember
 from simulator.dynamics.multinomial import draw_binomial
 from simulator.dynamics.neighbours import enter_neighbourhoods
 from simulator.dynamics.parameters import TransitionParameters
@@ -36,9 +37,9 @@ from simulator.dynamics.placement import (
     weight_table,
 )
 from simulator.dynamics.ranking import (
-    SCORE_LEVELS,
-    bonus_table,
-    noise_width,
+    Pushes,
+    count_falling,
+    one_level_per_bin,
     plan_moves,
     score_voxels,
     shared_entries,
@@ -47,7 +48,6 @@ from simulator.dynamics.rates import entry_distribution, rise_probabilities
 from simulator.dynamics.regions import MAX_REGIONS
 from simulator.dynamics.slots import (
     apply_moves,
-    count_after,
     draw_births,
     draw_moves,
     drop_unplaced,
@@ -75,46 +75,53 @@ class Run:
         self.seed = as_seed(seed)
         self.controls = controls
         self.table = weight_table(int(state._weights.sum()), controls.gamma)
-        self.bonus = bonus_table(controls.consolidation_clustering)
         self.steps = lattice_steps(state.spacing_mm, controls.correlation_mm)
         self.keys = field_keys(self.seed)
         self.rise, self.entry = np.empty(N_BINS), np.empty(N_BELOW)
         rise_probabilities(self.w, self.rise, np.empty(N_BINS))
         entry_distribution(self.w[2], self.entry, np.empty(N_BELOW))
-        self.no_bonus = np.zeros(27, np.int64)
         self.counts = np.zeros(N_BINS, np.int64)
         self.means = np.zeros(N_DESTINATIONS)
         self.births = np.zeros(N_DESTINATIONS, np.int64)
         self.births_left = np.zeros(N_DESTINATIONS, np.int64)
         self.region_births = np.zeros((MAX_REGIONS, N_DESTINATIONS), np.int64)
         self.region_counts = np.zeros(MAX_REGIONS, np.int64)
-        self.birth_levels = np.zeros((MAX_REGIONS, SCORE_LEVELS), np.int32)
-        self.moves = np.zeros((0, N_DESTINATIONS), np.int64)
+        self.region_moves = np.zeros((MAX_REGIONS, N_DESTINATIONS), np.int64)
+        self.levels = np.zeros((0, 0), np.int32)
+        self.last_below = np.zeros(MAX_REGIONS * N_BINS, np.int64)
         self.chain_scratch = np.zeros((2, N_BINS))
         self.cumulative_rows = np.zeros(N_DESTINATIONS + 1)
         self.stack = np.zeros((32, 3), np.int64)
         self.shared_destination = np.zeros(0, np.int16)
-        self.scores = np.zeros(0, np.uint8)
+        self.scores = np.zeros(0, np.uint16)
         self.cumulative = np.zeros(0, np.int64)
         self.chosen = np.zeros(1024, state._kind)
-        self.fit_scratch(state, 0)
+        self.pushes, self.steps_scored = Pushes(controls, 1), 1
+        # ordered lesions need the sums over their bins only, so one row is used again and again
+        kept = 1 if self.pushes.ordered else MAX_REGIONS * N_BINS
+        self.moves = np.zeros((kept, N_DESTINATIONS), np.int64)
         wanted = (int(self.seed), controls.correlation_mm)
         if state._field_of != wanted:
             self.fill(state, 0, state.n)
+            if state._remembers and controls.correlation_mm > 0:
+                remember(
+                    state._source.reshape(-1), state._status, state._voxel, state._born, state._region,
+                    state.n, state._n_regions, state._dims, state.spacing_mm, controls.correlation_mm,
+                    state._field,
+                )  # fmt: skip
             state._field_of = wanted
 
     def fit_scratch(self, state: LesionState, wanted: int) -> None:
         """Make scratch space fit the state; it grows by half at a time, so hardly ever."""
-        rows = N_BINS * state._n_regions
-        if self.moves.shape[0] < rows:
-            self.moves = np.zeros((rows, N_DESTINATIONS), np.int64)
-            self.levels = np.zeros((rows, SCORE_LEVELS), np.int32)
+        rows = self.pushes.rows_per_region * MAX_REGIONS
+        if self.levels.shape[0] < rows or self.levels.shape[1] < self.pushes.levels:
+            self.levels = np.zeros((rows, self.pushes.levels), np.int32)
         entries = shared_entries(rows, state._voxel.size)
         if self.shared_destination.size < entries:
             self.shared_destination = np.zeros(entries, np.int16)
             self.shared_left = np.zeros(entries, np.int32)
         if self.scores.size < state._voxel.size:
-            self.scores = np.zeros(state._voxel.size, np.uint8)
+            self.scores = np.zeros(state._voxel.size, np.uint16)
         if self.cumulative.size < state._frontier.size:
             self.cumulative = np.zeros(state._frontier.size, np.int64)
         if self.chosen.size < wanted:
@@ -130,15 +137,18 @@ class Run:
         when = state.transition
         n_old, regions = state.n, state._n_regions
         births = self.births
+        if steps != self.steps_scored:
+            self.pushes, self.steps_scored = Pushes(self.controls, steps), steps
         self.expect_births(state, steps)
         draw_births(self.means, self.seed, when, births)
         self.fit_scratch(state, 0)
         recoveries, falling = draw_moves(
-            state._counts, regions, rows, self.seed, when, self.moves, self.cumulative_rows, self.stack
-        )
+            state._counts, regions, rows, self.seed, when, self.moves, self.region_moves,
+            self.cumulative_rows, self.stack,
+        )  # fmt: skip
         report.born_and_recovered += int(births[0])
         wanted = int(births[1:].sum())
-        state.reserve(wanted, wanted + falling, recoveries)
+        state.reserve(wanted, wanted, recoveries)
         self.fit_scratch(state, wanted)
         # Births see the lesion as it was before the moves; they take part from the next jump on.
         placed = self.place(state, wanted) if wanted else 0
@@ -146,10 +156,10 @@ class Run:
         report.unplaced += wanted - placed
         if wanted > placed:
             drop_unplaced(births, wanted - placed, _key(self.seed, PURPOSE_BIRTH_BIN, when))
-        noise = noise_width(steps)
-        self.rank_newborns(state, n_old, noise)
-        self.move(state, n_old, regions, noise)
-        count_after(self.moves, self.region_births, state._n_regions, regions, state._counts)
+        self.rank_newborns(state, n_old)
+        self.move(state, n_old, regions, falling)
+        self.region_moves[regions : state._n_regions] = 0
+        np.add(self.region_moves[:, 1:], self.region_births[:, 1:], out=state._counts)
         report.recovered += recoveries
         state._n_free += recoveries
         report.saturated = int(state._counts[:, N_BINS - 1].sum())
@@ -236,39 +246,57 @@ class Run:
         state.n += number
         state._n_free -= number
 
-    def rank_newborns(self, state: LesionState, n_old: int, noise: int) -> None:
+    def rank_newborns(self, state: LesionState, n_old: int) -> None:
         """Give this jump's newborns their final bins: where the field is high they enter higher."""
         when, regions = state.transition, state._n_regions
         split_births(
             self.births, state._region, n_old, state.n, regions, _key(self.seed, PURPOSE_BIRTH_REGION, when),
             self.births_left, self.region_births, self.region_counts,
         )  # fmt: skip
-        counts = self.region_counts[:regions]
-        score_voxels(
-            state._voxel, state._bin, state._region, state._field, state._near, self.no_bonus, n_old,
-            state.n, 1, noise, _key(self.seed, PURPOSE_SCORE, when), counts, self.scores, self.birth_levels,
-        )  # fmt: skip
-        plan_moves(self.birth_levels, self.region_births, counts, self.shared_destination, self.shared_left)
+        self.plan(state, n_old, state.n, self.region_births, self.region_counts[:regions])
         state._n_frontier = give_bins(
-            n_old, state.n, state._voxel, state._bin, state._region, self.scores, self.birth_levels,
+            n_old, state.n, state._voxel, state._bin, state._region, self.scores, self.levels,
             self.shared_destination, self.shared_left, _key(self.seed, PURPOSE_SCORE_TIE, when),
-            state._dims, state._steps, state._weights, state._status, state._near,
-            state._frontier, state._n_frontier,
+            state._dims, state._steps, state._weights, state._status, state._near, state._frontier,
+            state._n_frontier,
         )  # fmt: skip
 
-    def move(self, state: LesionState, n_old: int, regions: int, noise: int) -> None:
+    def move(self, state: LesionState, n_old: int, regions: int, falling: int) -> None:
         """Move the voxels that were there before the births."""
         when = state.transition
-        counts = state._counts[:regions].reshape(-1)
-        score_voxels(
-            state._voxel, state._bin, state._region, state._field, state._near, self.bonus, 0, n_old,
-            N_BINS, noise, _key(self.seed, PURPOSE_SCORE, when), counts, self.scores, self.levels,
-        )  # fmt: skip
-        plan_moves(self.levels, self.moves, counts, self.shared_destination, self.shared_left)
+        if self.pushes.ordered:
+            counts = state._counts[:regions].sum(axis=1)
+            self.plan(state, 0, n_old, self.region_moves, counts)
+            falling = count_falling(state._bin, state._region, self.scores, n_old, self.last_below)
+        else:
+            self.plan(state, 0, n_old, self.moves, state._counts[:regions].reshape(-1))
+        state.reserve(0, falling, int(self.region_moves[:regions, 0].sum()))
         state.n, state._n_frontier, state._n_gone = apply_moves(
             n_old, state.n, state._voxel, state._bin, state._offset, state._field, state._born,
-            state._region, self.scores, self.levels, self.shared_destination, self.shared_left,
-            _key(self.seed, PURPOSE_SCORE_TIE, when), state._dims, state._steps, state._weights,
-            state._status, state._near, state._frontier, state._n_frontier,
+            state._region, self.pushes.rows_per_region, self.scores, self.levels, self.shared_destination,
+            self.shared_left, _key(self.seed, PURPOSE_SCORE_TIE, when), state._dims, state._steps,
+            state._weights, state._status, state._near, state._frontier, state._n_frontier,
             state._gone_voxel, state._gone_offset, state._gone_born, state._n_gone,
         )  # fmt: skip
+
+    def plan(
+        self,
+        state: LesionState,
+        first: int,
+        last: int,
+        numbers: NDArray[np.int64],
+        row_counts: NDArray[np.int64],
+    ) -> None:
+        """Score slots first..last-1 and plan which scores go where."""
+        pushes = self.pushes
+        if pushes.ordered:
+            score_voxels(
+                state._voxel, state._bin, state._region, state._field, state._near, first, last,
+                pushes.field, pushes.neighbours, pushes.noise, pushes.zero,
+                _key(self.seed, PURPOSE_SCORE, state.transition), row_counts, self.scores, self.levels,
+            )  # fmt: skip
+        else:
+            one_level_per_bin(first, last, row_counts, self.scores, self.levels)
+        plan_moves(
+            self.levels, numbers, row_counts, self.shared_destination, self.shared_left, self.last_below
+        )

@@ -1,8 +1,9 @@
-"""Who moves where: counts are drawn first, then voxels are assigned by rank of an integer score (DESIGN 3).
+"""Who moves where: numbers are drawn first, then voxels are assigned by rank of an integer score (DESIGN 3).
 
-The numbers are those of independent voxels and are drawn for every lesion by itself; within a bin of one lesion
-(a row) the lowest scores take the lowest destinations. So the score shapes texture inside lesions, and neither
-the histogram of the scan nor that of a lesion.
+The numbers are those of independent voxels and are drawn for every lesion by itself. With a texture, the voxels
+of a lesion are put in order: by bin, pushed a little by a persistent field and by their neighbours; the lowest
+take the lowest destinations. So the order decides what a lesion looks like and neither the histogram of the
+scan nor that of a lesion. Without, every voxel of a bin has the same chance of each of its destinations.
 
 Scores are small integers, so ranking is counting; voxels that share a score on the border between
 destinations are settled by selection sampling with a hash, which gives every one of them the same chance.
@@ -14,29 +15,54 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.dynamics._jit import kernel
+from simulator.dynamics.bins import N_BELOW, N_BINS
+from simulator.dynamics.controls import Controls
 from simulator.dynamics.field import FIELD_LEVELS
 from simulator.dynamics.hashing import draw64, draw_below
 from simulator.dynamics.neighbours import WEIGHT_BITS
 from simulator.dynamics.transitions import N_DESTINATIONS
 
-NOISE_LEVELS = 32
-BONUS_LEVELS = 96
-SCORE_LEVELS = FIELD_LEVELS + NOISE_LEVELS + BONUS_LEVELS
-_NOISE_SHIFT = np.uint64(59)
+LEVELS_PER_BIN = 32
+FIELD_SPEED = 0.10
+"""Bins per transition by which the highest field pushes a voxel up, and the lowest one down."""
+NEIGHBOUR_SPEED = 0.20
+"""Bins per transition by which 26 neighbours above 0 push up at full clustering, and none push down."""
+NOISE_BINS = 0.10
+"""Largest random push after one transition, in bins; it grows with the square root of time, as diffusion does."""
+LONGEST_PUSH = 65.0
+
+_NOISE_BITS = np.uint64(40)
 
 
-def noise_width(steps: int) -> int:
-    """Width of the noise in a jump: 32 stepwise, falling with the square root of the jump's length.
+class Pushes:
+    """Scores of one length of jump: tables of pushes in 1/32 bin, and how many levels there are.
 
-    Over n single steps the field acts n times in the same direction while the noise averages out; a jump of
-    n does the same at once.
+    Parameters
+    ----------
+    controls : Controls
+    steps : int
+        Transitions in the jump.
     """
-    return max(int(NOISE_LEVELS / np.sqrt(steps) + 0.5), 1)
+
+    def __init__(self, controls: Controls, steps: int) -> None:
+        self.ordered = controls.correlation_mm > 0 or controls.consolidation_clustering > 0
+        of_field = np.linspace(-1.0, 1.0, FIELD_LEVELS) * FIELD_SPEED * steps * (controls.correlation_mm > 0)
+        strength = NEIGHBOUR_SPEED * controls.consolidation_clustering
+        of_neighbours = np.linspace(-1.0, 1.0, 27) * strength * steps
+        self.field = _in_levels(of_field)
+        self.neighbours = _in_levels(of_neighbours)
+        self.noise = int(_in_levels(np.array([NOISE_BINS * np.sqrt(steps)]))[0])
+        self.zero = int(self.field.max() + self.neighbours.max() + self.noise)
+        self.levels = LEVELS_PER_BIN * N_BINS + 2 * self.zero + 1 if self.ordered else 1
+
+    @property
+    def rows_per_region(self) -> int:
+        """1 when a lesion is ordered as a whole, 130 when every bin is for itself."""
+        return 1 if self.ordered else N_BINS
 
 
-def bonus_table(strength: float) -> NDArray[np.int64]:
-    """Score bonus by number of neighbours above 0 (0..26) for a clustering strength 0..1."""
-    return np.array([int(strength * (BONUS_LEVELS - 1) * n / 26 + 0.5) for n in range(27)], np.int64)
+def _in_levels(bins: NDArray[np.float64]) -> NDArray[np.int64]:
+    return np.rint(np.clip(bins, -LONGEST_PUSH, LONGEST_PUSH) * LEVELS_PER_BIN).astype(np.int64)
 
 
 def shared_entries(rows: int, voxels: int) -> int:
@@ -51,32 +77,64 @@ def score_voxels(
     region: NDArray[np.uint8],
     field: NDArray[np.uint8],
     near: NDArray[np.uint16],
-    bonus: NDArray[np.int64],
     first: int,
     last: int,
-    stride: int,
+    of_field: NDArray[np.int64],
+    of_neighbours: NDArray[np.int64],
     noise: int,
+    zero: int,
     key: np.uint64,
     row_counts: NDArray[np.int64],
-    scores: NDArray[np.uint8],
+    scores: NDArray[np.uint16],
     levels: NDArray[np.int32],
 ) -> None:
-    """Fill the score of slots first..last-1 and the number of voxels per (row, score).
+    """Fill the score of slots first..last-1 and the number of voxels per (region, score).
 
-    The score is field + noise (0 .. noise - 1) + bonus. A slot's row is region * stride + bin. Rows of
-    `levels` in which `row_counts` is 0 are left as they are and never read.
+    The score is zero + 32 x bin + push of the field + push of the neighbours + noise (-noise .. noise). Rows
+    of `levels` in which `row_counts` is 0 are left as they are and never read.
     """
     for row in range(row_counts.shape[0]):
         if row_counts[row] > 0:
             levels[row, :] = 0
-    clustering = bonus[26] > 0
+    clustering = of_neighbours[26] > 0
     for i in range(first, last):
-        random = np.int64(draw64(key, np.uint64(voxels[i])) >> _NOISE_SHIFT)
-        score = np.int64(field[i]) + (random * noise >> 5)
+        random = np.int64(draw64(key, np.uint64(voxels[i])) >> _NOISE_BITS)
+        score = zero + LEVELS_PER_BIN * np.int64(bins[i]) + of_field[field[i]]
+        score += (random * (2 * noise + 1) >> 24) - noise
         if clustering:
-            score += bonus[near[voxels[i]] >> WEIGHT_BITS]
+            score += of_neighbours[near[voxels[i]] >> WEIGHT_BITS]
         scores[i] = score
-        levels[np.int64(region[i]) * stride + np.int64(bins[i]), score] += 1
+        levels[region[i], score] += 1
+
+
+@kernel
+def one_level_per_bin(
+    first: int,
+    last: int,
+    row_counts: NDArray[np.int64],
+    scores: NDArray[np.uint16],
+    levels: NDArray[np.int32],
+) -> None:
+    """The scores of independent voxels: all of a row (a bin of a region) share one level."""
+    for row in range(row_counts.shape[0]):
+        levels[row, 0] = row_counts[row]
+    for i in range(first, last):
+        scores[i] = 0
+
+
+@kernel
+def count_falling(
+    bins: NDArray[np.uint8],
+    region: NDArray[np.uint8],
+    scores: NDArray[np.uint16],
+    last: int,
+    last_below: NDArray[np.int64],
+) -> int:
+    """At most how many of the slots 0..last-1 above 0 end below: those up to the last score that may."""
+    falling = 0
+    for i in range(last):
+        falling += (bins[i] >= N_BELOW) & (scores[i] <= last_below[region[i]])
+    return falling
 
 
 @kernel
@@ -86,8 +144,9 @@ def plan_moves(
     counts: NDArray[np.int64],
     shared_destination: NDArray[np.int16],
     shared_left: NDArray[np.int32],
+    last_below: NDArray[np.int64],
 ) -> None:
-    """Turn `levels` into a plan in place.
+    """Turn `levels` into a plan in place; fill, by row, the last score from which a voxel may end below 0.
 
     A score level that falls into one destination d becomes d. A level shared by several becomes -(s + 1),
     where s is its first entry in the shared table: that entry's left is the level's voxel count, and the
@@ -100,6 +159,7 @@ def plan_moves(
         d = 0
         room = moves[k, 0]
         unseen = counts[k]
+        last_below[k] = -1
         for score in range(levels.shape[1]):
             number = levels[k, score]
             if number == 0:
@@ -108,6 +168,8 @@ def plan_moves(
             while room == 0:
                 d += 1
                 room = moves[k, d]
+            if d <= N_BELOW:
+                last_below[k] = score
             if number <= room:
                 levels[k, score] = d
                 room -= number

@@ -19,6 +19,9 @@ SIGMA_MM = 1.5
 RADIUS_MM = 3.0
 LARGEST = 0.15  # residuals beyond this are not fine structure (borders, missed vessels) and are clipped
 
+LUNG_SIGNAL, SOLID_SIGNAL = -0.15, 0.4
+"""Signals of normal lung, and of airless tissue, at which a voxel has lost its own structure."""
+
 _TISSUE = FREE | INFECTED  # every voxel that is or may be infected carries one of these
 
 
@@ -88,6 +91,16 @@ def fine_structure(
         np.array(spacing_mm, np.float64), sigma, result,
     )  # fmt: skip
     return np.clip(result, -LARGEST, LARGEST)
+
+
+def aerated_share(signal: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How much of a voxel still is lung: 1 at a signal of -0.15, falling evenly to 0 at 0.4.
+
+    A voxel of this signal is a mixture of its lung and of solid filling, so its own structure shows through in
+    proportion to what is left of the lung: ground glass shows it, consolidation hides it.
+    """
+    share = (SOLID_SIGNAL - signal) / (SOLID_SIGNAL - LUNG_SIGNAL)
+    return np.clip(share, 0.0, 1.0).astype(np.float32)
 
 
 def zero_mean_per_bin(

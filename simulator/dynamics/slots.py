@@ -42,6 +42,7 @@ def draw_moves(
     seed: np.uint64,
     transition: int,
     moves: NDArray[np.int64],
+    region_moves: NDArray[np.int64],
     cumulative: NDArray[np.float64],
     stack: NDArray[np.int64],
 ) -> tuple[int, int]:
@@ -52,8 +53,10 @@ def draw_moves(
     counts : int64, shape (regions, 130)
     rows : float64, shape (130, 131)
         Probabilities of the destinations.
-    moves : int64, shape (regions * 130, 131)
-        Filled with multinomial numbers.
+    moves : int64, shape (regions * 130, 131) or (1, 131)
+        Filled with multinomial numbers; a single row is used again and again.
+    region_moves : int64, shape (regions, 131)
+        Filled with their sums over the bins of a region.
     cumulative, stack
         Scratch of `draw_multinomial`.
 
@@ -64,11 +67,15 @@ def draw_moves(
     """
     recoveries, falling = 0, 0
     for region in range(n_regions):
+        region_moves[region] = 0
         for k in range(N_BINS):
-            row = moves[region * N_BINS + k]
+            row = moves[region * N_BINS + k if moves.shape[0] > 1 else 0]
             key = stream_key(seed, PURPOSE_MULTINOMIAL * 1000 + 100_000 * region + k, transition)
             draw_multinomial(counts[region, k], rows[k], row, key, cumulative, stack)
             recoveries += row[0]
+            if counts[region, k] > 0:
+                for d in range(row.shape[0]):
+                    region_moves[region, d] += row[d]
             if k >= N_BELOW:
                 for d in range(1, N_BELOW + 1):
                     falling += row[d]
@@ -105,26 +112,6 @@ def split_births(
         left[d] -= 1
         region_births[region[i], d] += 1
         region_counts[region[i]] += 1
-
-
-@kernel
-def count_after(
-    moves: NDArray[np.int64],
-    region_births: NDArray[np.int64],
-    n_regions: int,
-    n_old_regions: int,
-    counts: NDArray[np.int64],
-) -> None:
-    """Fill counts (regions, 130) with the voxels per bin after a jump; new regions hold newborns only."""
-    for region in range(n_regions):
-        for d in range(N_BINS):
-            counts[region, d] = region_births[region, d + 1]
-        if region >= n_old_regions:
-            continue
-        for k in range(N_BINS):
-            row = moves[region * N_BINS + k]
-            for d in range(N_BINS):
-                counts[region, d] += row[d + 1]
 
 
 @kernel
@@ -170,7 +157,7 @@ def give_bins(
     voxels: NDArray[np.int32],
     bins: NDArray[np.uint8],
     region: NDArray[np.uint8],
-    scores: NDArray[np.uint8],
+    scores: NDArray[np.uint16],
     plan: NDArray[np.int32],
     shared_destination: NDArray[np.int16],
     shared_left: NDArray[np.int32],
@@ -203,7 +190,8 @@ def apply_moves(
     field: NDArray[np.uint8],
     born: NDArray[np.uint8],
     region: NDArray[np.uint8],
-    scores: NDArray[np.uint8],
+    rows_per_region: int,
+    scores: NDArray[np.uint16],
     plan: NDArray[np.int32],
     shared_destination: NDArray[np.int16],
     shared_left: NDArray[np.int32],
@@ -225,7 +213,7 @@ def apply_moves(
     for i in range(n_old):
         old = np.int64(bins[i])
         v = np.int64(voxels[i])
-        row = np.int64(region[i]) * N_BINS + old
+        row = np.int64(region[i]) * rows_per_region + (old if rows_per_region > 1 else 0)
         d = destination_of(np.int64(plan[row, scores[i]]), v, key, shared_destination, shared_left)
         new = d - 1
         if new == old:

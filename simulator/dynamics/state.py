@@ -13,7 +13,7 @@ from simulator.dynamics.errors import DynamicsError
 from simulator.dynamics.neighbours import enter_neighbourhoods, neighbour_table
 from simulator.dynamics.regions import MAX_REGIONS, assign_regions, cell_voxels, label_cells
 from simulator.dynamics.report import RunReport
-from simulator.dynamics.residual import fine_structure, last_record_only, zero_mean_per_bin
+from simulator.dynamics.residual import aerated_share, fine_structure, last_record_only, zero_mean_per_bin
 from simulator.dynamics.survey import collect_infected, survey_tissue
 
 _NEVER_WRITTEN = ("_source", "_dims", "_steps", "_weights", "_cell", "_cells")
@@ -50,6 +50,7 @@ class LesionState:
         status: NDArray[np.uint8],
         n_free: int,
         spacing_mm: tuple[float, float, float],
+        remembers: bool,
     ) -> None:
         self.shape: tuple[int, int, int] = source.shape  # type: ignore[assignment]
         self.spacing_mm = spacing_mm
@@ -86,6 +87,7 @@ class LesionState:
         self.assign_regions(0, self.n)
         row = self._region[: self.n].astype(np.int64) * N_BINS + self._bin[: self.n]
         self._counts = np.bincount(row, minlength=MAX_REGIONS * N_BINS).reshape(MAX_REGIONS, N_BINS)
+        self._remembers = remembers
         self._field_of: tuple[int, float] | None = None
         self._gone_voxel = np.empty(1024, kind)
         self._gone_offset = np.empty(1024, np.float32)
@@ -164,7 +166,7 @@ class LesionState:
             fine = np.zeros(voxels.size, np.float32)
             fine[wants] = fine_structure(
                 self._source.reshape(-1), self._status, voxels[wants], self.shape, self.spacing_mm
-            )
+            ) * aerated_share(signal[wants])
             signal = signal + zero_mean_per_bin(fine, bins, wants)
         return voxels, signal.astype(np.float32)
 
@@ -305,7 +307,7 @@ def start_state(
         bins, offset = np.zeros(index.size, np.int16), np.full(index.size, 0.5, np.float32)
     else:
         bins, offset = to_state(values)
-    state = LesionState(source, index, bins, offset, status, free, spacing)  # type: ignore[arg-type]
+    state = LesionState(source, index, bins, offset, status, free, spacing, not recovery_limit)  # type: ignore[arg-type]
     if not recovery_limit:
         state.report.clamped_below, state.report.clamped_above = clamped_counts(values)
     state.report.saturated = int(state._counts[:, N_BINS - 1].sum())
