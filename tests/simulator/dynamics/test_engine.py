@@ -125,6 +125,13 @@ def test_two_halves_equal_one_run_and_seeds_matter(jump: int) -> None:
     assert fingerprint(whole) != fingerprint(other)
 
 
+@pytest.mark.parametrize("first", [10, 20, 70, 90])
+def test_a_run_may_be_cut_between_any_two_jumps(first: int) -> None:
+    whole = advance(lesion(), GROWING, 100, jump=10, seed=5)
+    parts = advance(lesion(), GROWING, first, jump=10, seed=5)
+    assert fingerprint(advance(parts, GROWING, 100 - first, jump=10, seed=5)) == fingerprint(whole)
+
+
 def test_remainder_of_a_jump() -> None:
     state = advance(lesion(), GROWING, 25, jump=10, seed=0)
     assert (state.transition, state.report.jumps) == (25, 3)
