@@ -26,7 +26,7 @@ from simulator.dynamics.hashing import (
 )
 from simulator.dynamics.memory import remember
 from simulator.dynamics.multinomial import draw_binomial
-from simulator.dynamics.neighbours import enter_neighbourhoods
+from simulator.dynamics.neighbours import enter_neighbourhoods, largest_weight
 from simulator.dynamics.parameters import TransitionParameters
 from simulator.dynamics.placement import (
     ROUND_DIVISOR,
@@ -38,7 +38,6 @@ from simulator.dynamics.placement import (
 )
 from simulator.dynamics.ranking import (
     Pushes,
-    count_falling,
     one_level_per_bin,
     plan_moves,
     score_voxels,
@@ -74,7 +73,7 @@ class Run:
         self.g_ref = parameters.reference_ggo_voxels
         self.seed = as_seed(seed)
         self.controls = controls
-        self.table = weight_table(int(state._weights.sum()), controls.gamma)
+        self.table = weight_table(largest_weight(state._weights), controls.gamma)
         self.steps = lattice_steps(state.spacing_mm, controls.correlation_mm)
         self.keys = field_keys(self.seed)
         self.rise, self.entry = np.empty(N_BINS), np.empty(N_BELOW)
@@ -88,7 +87,6 @@ class Run:
         self.region_counts = np.zeros(MAX_REGIONS, np.int64)
         self.region_moves = np.zeros((MAX_REGIONS, N_DESTINATIONS), np.int64)
         self.levels = np.zeros((0, 0), np.int32)
-        self.last_below = np.zeros(MAX_REGIONS * N_BINS, np.int64)
         self.chain_scratch = np.zeros((2, N_BINS))
         self.cumulative_rows = np.zeros(N_DESTINATIONS + 1)
         self.stack = np.zeros((32, 3), np.int64)
@@ -142,13 +140,13 @@ class Run:
         self.expect_births(state, steps)
         draw_births(self.means, self.seed, when, births)
         self.fit_scratch(state, 0)
-        recoveries, falling = draw_moves(
+        recoveries = draw_moves(
             state._counts, regions, rows, self.seed, when, self.moves, self.region_moves,
             self.cumulative_rows, self.stack,
         )  # fmt: skip
         report.born_and_recovered += int(births[0])
         wanted = int(births[1:].sum())
-        state.reserve(wanted, wanted, recoveries)
+        state.reserve(wanted, recoveries)
         self.fit_scratch(state, wanted)
         # Births see the lesion as it was before the moves; they take part from the next jump on.
         placed = self.place(state, wanted) if wanted else 0
@@ -157,7 +155,7 @@ class Run:
         if wanted > placed:
             drop_unplaced(births, wanted - placed, _key(self.seed, PURPOSE_BIRTH_BIN, when))
         self.rank_newborns(state, n_old)
-        self.move(state, n_old, regions, falling)
+        self.move(state, n_old, regions)
         self.region_moves[regions : state._n_regions] = 0
         np.add(self.region_moves[:, 1:], self.region_births[:, 1:], out=state._counts)
         report.recovered += recoveries
@@ -261,16 +259,14 @@ class Run:
             state._n_frontier,
         )  # fmt: skip
 
-    def move(self, state: LesionState, n_old: int, regions: int, falling: int) -> None:
+    def move(self, state: LesionState, n_old: int, regions: int) -> None:
         """Move the voxels that were there before the births."""
         when = state.transition
         if self.pushes.ordered:
             counts = state._counts[:regions].sum(axis=1)
             self.plan(state, 0, n_old, self.region_moves, counts)
-            falling = count_falling(state._bin, state._region, self.scores, n_old, self.last_below)
         else:
             self.plan(state, 0, n_old, self.moves, state._counts[:regions].reshape(-1))
-        state.reserve(0, falling, int(self.region_moves[:regions, 0].sum()))
         state.n, state._n_frontier, state._n_gone = apply_moves(
             n_old, state.n, state._voxel, state._bin, state._offset, state._field, state._born,
             state._region, self.pushes.rows_per_region, self.scores, self.levels, self.shared_destination,
@@ -297,6 +293,4 @@ class Run:
             )  # fmt: skip
         else:
             one_level_per_bin(first, last, row_counts, self.scores, self.levels)
-        plan_moves(
-            self.levels, numbers, row_counts, self.shared_destination, self.shared_left, self.last_below
-        )
+        plan_moves(self.levels, numbers, row_counts, self.shared_destination, self.shared_left)

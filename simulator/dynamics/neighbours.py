@@ -2,7 +2,8 @@
 
 One dense volume is updated incrementally: in its low 11 bits the summed distance weight of the 26 neighbours
 below 0 (at most 26 x 64), in its high 5 bits the number of neighbours above 0. The frontier is the list of
-normal susceptible voxels with a weight.
+normal susceptible voxels beside an infected one. Neighbours below 0 count in full; those above 0 count half of a
+nearest one, else tissue that consolidation has enclosed would never be infected and leave pinholes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ IN_FRONTIER = 4  # listed, perhaps no longer valid
 ANNOTATED = 8  # infected at the start
 
 NEAREST_WEIGHT = 64
+ABOVE_WEIGHT = 32
 WEIGHT_BITS = 11
 WEIGHT_MASK = np.uint16((1 << WEIGHT_BITS) - 1)
 
@@ -52,6 +54,17 @@ def neighbour_table(
 
 
 @kernel
+def birth_weight(near: np.uint16) -> int:
+    """Weight of a normal voxel from its packed neighbours; 0 when none is infected."""
+    return np.int64(near & WEIGHT_MASK) + ABOVE_WEIGHT * np.int64(near >> WEIGHT_BITS)
+
+
+def largest_weight(weights: NDArray[np.int64]) -> int:
+    """Weight of a voxel when every neighbour counts as much as it can."""
+    return int(np.maximum(weights, ABOVE_WEIGHT).sum())
+
+
+@kernel
 def add_to_neighbours(
     voxel: int,
     ggo: int,
@@ -66,7 +79,8 @@ def add_to_neighbours(
 ) -> int:
     """A voxel became (+1) or ceased to be (-1) GGO and above 0; return the frontier's length.
 
-    The caller has made sure that the frontier has room for 26 more.
+    A newly infected voxel (one of them +1, the other 0) puts its normal neighbours on the list; the caller has
+    made sure that there is room for 26 more.
     """
     ny, nx = dims[1], dims[2]
     z = voxel // (ny * nx)
@@ -81,7 +95,7 @@ def add_to_neighbours(
                 continue
         q = voxel + steps[i, 3]
         near[q] = np.uint16(np.int64(near[q]) + ggo * weights[i] + (above << WEIGHT_BITS))
-        if ggo > 0 and status[q] & (FREE | IN_FRONTIER) == FREE:
+        if ggo + above > 0 and status[q] & (FREE | IN_FRONTIER) == FREE:
             status[q] |= np.uint8(IN_FRONTIER)
             frontier[n_frontier] = q
             n_frontier += 1

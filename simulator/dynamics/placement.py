@@ -1,6 +1,6 @@
 """Births: which normal voxels become infected (DESIGN 3).
 
-Voxels are drawn without replacement with integer weights: the table entry of their GGO-neighbour weight.
+Voxels are drawn without replacement with integer weights: the table entry of their neighbours' weight.
 Weights are frozen within a round (choose all, then apply); a round takes a limited share of the frontier,
 so that a large number of births still grows layer by layer. A share of births may be seeded anywhere away
 from lesions.
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from simulator.dynamics._jit import kernel
 from simulator.dynamics.exactmath import exact_power
 from simulator.dynamics.hashing import draw_below
-from simulator.dynamics.neighbours import FREE, IN_FRONTIER, INFECTED, WEIGHT_MASK
+from simulator.dynamics.neighbours import FREE, IN_FRONTIER, INFECTED, birth_weight
 
 ROUND_DIVISOR = 8  # a round takes at most 1/8 of the frontier, but at least ROUND_LEAST voxels
 ROUND_LEAST = 8
@@ -51,7 +51,7 @@ def gather_frontier(
     total = 0
     for i in range(n_frontier):
         v = frontier[i]
-        weight = near[v] & WEIGHT_MASK
+        weight = birth_weight(near[v])
         if status[v] & FREE != 0 and weight > 0:
             total += table[weight]
             frontier[kept] = v

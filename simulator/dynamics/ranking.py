@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.dynamics._jit import kernel
-from simulator.dynamics.bins import N_BELOW, N_BINS
+from simulator.dynamics.bins import N_BINS
 from simulator.dynamics.controls import Controls
 from simulator.dynamics.field import FIELD_LEVELS
 from simulator.dynamics.hashing import draw64, draw_below
@@ -123,30 +123,14 @@ def one_level_per_bin(
 
 
 @kernel
-def count_falling(
-    bins: NDArray[np.uint8],
-    region: NDArray[np.uint8],
-    scores: NDArray[np.uint16],
-    last: int,
-    last_below: NDArray[np.int64],
-) -> int:
-    """At most how many of the slots 0..last-1 above 0 end below: those up to the last score that may."""
-    falling = 0
-    for i in range(last):
-        falling += (bins[i] >= N_BELOW) & (scores[i] <= last_below[region[i]])
-    return falling
-
-
-@kernel
 def plan_moves(
     levels: NDArray[np.int32],
     moves: NDArray[np.int64],
     counts: NDArray[np.int64],
     shared_destination: NDArray[np.int16],
     shared_left: NDArray[np.int32],
-    last_below: NDArray[np.int64],
 ) -> None:
-    """Turn `levels` into a plan in place; fill, by row, the last score from which a voxel may end below 0.
+    """Turn `levels` into a plan in place.
 
     A score level that falls into one destination d becomes d. A level shared by several becomes -(s + 1),
     where s is its first entry in the shared table: that entry's left is the level's voxel count, and the
@@ -159,7 +143,6 @@ def plan_moves(
         d = 0
         room = moves[k, 0]
         unseen = counts[k]
-        last_below[k] = -1
         for score in range(levels.shape[1]):
             number = levels[k, score]
             if number == 0:
@@ -168,8 +151,6 @@ def plan_moves(
             while room == 0:
                 d += 1
                 room = moves[k, d]
-            if d <= N_BELOW:
-                last_below[k] = score
             if number <= room:
                 levels[k, score] = d
                 room -= number

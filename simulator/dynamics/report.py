@@ -21,7 +21,7 @@ class RunReport:
     seeded : int
         Births placed away from lesions because `seeded_share` asked for it.
     seeded_without_frontier : int
-        Births placed anywhere because no normal voxel had a neighbour below 0.
+        Births placed anywhere because no normal voxel lay beside an infected one.
     unplaced : int
         Births that found no susceptible voxel: space is exhausted and the chain no longer is the mean. A
         lower bound when a jump expects far more births than there are places.
@@ -59,7 +59,7 @@ class RunReport:
         if self.seeded_without_frontier:
             lines.append(
                 f"{self.seeded_without_frontier} births were seeded at random places "
-                "because no normal voxel had a neighbour below 0"
+                "because no normal voxel lay beside an infected one"
             )
         if self.saturated:
             lines.append(f"{self.saturated} voxels are in the top bin and cannot rise further")

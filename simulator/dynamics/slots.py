@@ -18,7 +18,7 @@ from simulator.dynamics.hashing import (
     stream_key,
 )
 from simulator.dynamics.multinomial import draw_multinomial, draw_poisson
-from simulator.dynamics.neighbours import FREE, IN_FRONTIER, INFECTED, WEIGHT_MASK, add_to_neighbours
+from simulator.dynamics.neighbours import FREE, IN_FRONTIER, INFECTED, add_to_neighbours
 from simulator.dynamics.ranking import destination_of
 
 _ZERO = np.uint64(0)
@@ -45,7 +45,7 @@ def draw_moves(
     region_moves: NDArray[np.int64],
     cumulative: NDArray[np.float64],
     stack: NDArray[np.int64],
-) -> tuple[int, int]:
+) -> int:
     """Draw how many voxels of every bin of every region go to each destination.
 
     Parameters
@@ -62,10 +62,10 @@ def draw_moves(
 
     Returns
     -------
-    recoveries, falling : int
-        Voxels that recover, and that fall from above 0 to below.
+    recoveries : int
+        Voxels that recover.
     """
-    recoveries, falling = 0, 0
+    recoveries = 0
     for region in range(n_regions):
         region_moves[region] = 0
         for k in range(N_BINS):
@@ -76,10 +76,7 @@ def draw_moves(
             if counts[region, k] > 0:
                 for d in range(row.shape[0]):
                     region_moves[region, d] += row[d]
-            if k >= N_BELOW:
-                for d in range(1, N_BELOW + 1):
-                    falling += row[d]
-    return recoveries, falling
+    return recoveries
 
 
 @kernel
@@ -224,7 +221,7 @@ def apply_moves(
                 v, -1 if old < N_BELOW else 0, 0 if old < N_BELOW else -1, dims, steps, weights,
                 status, near, frontier, n_frontier,
             )  # fmt: skip
-            if near[v] & WEIGHT_MASK > 0 and status[v] & IN_FRONTIER == 0:
+            if near[v] > 0 and status[v] & IN_FRONTIER == 0:
                 status[v] |= np.uint8(IN_FRONTIER)
                 frontier[n_frontier] = v
                 n_frontier += 1

@@ -201,14 +201,14 @@ class LesionState:
             self._n_regions, self._region,
         )  # fmt: skip
 
-    def reserve(self, births: int, frontier_events: int, recoveries: int) -> None:
+    def reserve(self, births: int, recoveries: int) -> None:
         """Make room before a jump, so that kernels never allocate."""
         if self.n + births > self._voxel.size:
             size = max(self.n + births, self._voxel.size * 3 // 2)
             for name in ("_voxel", "_bin", "_offset", "_field", "_born", "_region"):
                 setattr(self, name, _grown(getattr(self, name), size))
         most = self._status.size + 26  # every voxel is listed at most once
-        needed = min(self._n_frontier + 26 * frontier_events + recoveries, most)
+        needed = min(self._n_frontier + 26 * births + recoveries, most)
         if needed > self._frontier.size:
             self._frontier = _grown(self._frontier, min(max(needed, self._frontier.size * 3 // 2), most))
         if self._n_gone + recoveries > self._gone_voxel.size:

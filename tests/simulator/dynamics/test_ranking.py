@@ -11,7 +11,6 @@ from simulator.dynamics.ranking import (
     LEVELS_PER_BIN,
     LONGEST_PUSH,
     Pushes,
-    count_falling,
     destination_of,
     one_level_per_bin,
     plan_moves,
@@ -28,7 +27,7 @@ def assign(rows: np.ndarray, scores: np.ndarray, moves: np.ndarray, seed: int = 
     np.add.at(levels, (rows, scores), 1)
     destination = np.zeros(shared_entries(130, rows.size), np.int16)
     left = np.zeros(destination.size, np.int32)
-    plan_moves(levels, moves, levels.sum(axis=1), destination, left, np.zeros(130, np.int64))
+    plan_moves(levels, moves, levels.sum(axis=1), destination, left)
     key = np.uint64(stream_key(as_seed(seed), 4, 0))
     return np.array(
         [destination_of(int(code), i, key, destination, left) for i, code in enumerate(levels[rows, scores])]
@@ -134,29 +133,3 @@ def test_independent_voxels_share_one_level() -> None:
     one_level_per_bin(0, 8, counts, scores, levels)
     assert levels[:, 0].tolist() == [3, 0, 5]
     assert not scores.any()
-
-
-def test_falling_voxels_are_never_more_than_counted() -> None:
-    rng = np.random.default_rng(3)
-    rows = rng.integers(0, 3, 4000)
-    bins = rng.integers(0, 130, 4000)
-    scores = 2 * bins + rng.integers(0, 30, 4000)
-    moves = random_moves(rng, rows)
-    levels = np.zeros((3, LEVELS), np.int32)
-    np.add.at(levels, (rows, scores), 1)
-    last_below = np.zeros(3, np.int64)
-    entries = shared_entries(3, 4000)
-    plan_moves(
-        levels,
-        moves,
-        levels.sum(axis=1),
-        np.zeros(entries, np.int16),
-        np.zeros(entries, np.int32),
-        last_below,
-    )
-    counted = count_falling(
-        bins.astype(np.uint8), rows.astype(np.uint8), scores.astype(np.uint16), 4000, last_below
-    )
-    fell = ((bins >= 30) & (assign(rows, scores, moves) - 1 < 30)).sum()
-    assert fell <= counted <= (bins >= 30).sum()
-    assert counted < fell + 300  # close: only voxels that tie on the border are counted in vain
