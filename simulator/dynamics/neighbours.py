@@ -54,7 +54,7 @@ def neighbour_table(
 
 
 @kernel
-def birth_weight(near: np.uint16) -> int:
+def birth_weight(near: np.uint16) -> np.int64:
     """Weight of a normal voxel from its packed neighbours; 0 when none is infected."""
     return np.int64(near & WEIGHT_MASK) + ABOVE_WEIGHT * np.int64(near >> WEIGHT_BITS)
 
