@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from simulator.dynamics.bins import N_BELOW, N_BINS, clamped_counts, to_signal, to_state
 from simulator.dynamics.errors import DynamicsError
 from simulator.dynamics.neighbours import enter_neighbourhoods, neighbour_table
+from simulator.dynamics.pages import sparse_copy, untouched_zeros
 from simulator.dynamics.regions import MAX_REGIONS, assign_regions, cell_voxels, label_cells
 from simulator.dynamics.report import RunReport
 from simulator.dynamics.residual import aerated_share, fine_structure, last_record_only, zero_mean_per_bin
 from simulator.dynamics.survey import collect_infected, survey_tissue
 
+_LARGE = ("_status", "_near")
 _NEVER_WRITTEN = ("_source", "_dims", "_steps", "_weights", "_cell", "_cells")
 
 
@@ -62,7 +64,7 @@ class LesionState:
         self._kind = kind
         self._status = status
         self._n_free = n_free  # places for births
-        self._near = np.zeros(source.size, np.uint16)
+        self._near = untouched_zeros(source.size, np.uint16)
         self._dims = np.array(source.shape, np.int64)
         self._steps, self._weights = neighbour_table(self.shape, spacing_mm)
         capacity = index.size + 1024
@@ -134,7 +136,7 @@ class LesionState:
         twin.report = copy.copy(self.report)
         for name, value in vars(self).items():
             if isinstance(value, np.ndarray) and name not in _NEVER_WRITTEN:
-                setattr(twin, name, value.copy())
+                setattr(twin, name, sparse_copy(value) if name in _LARGE else value.copy())
         return twin
 
     def changed(self, *, residual: bool = True) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -275,7 +277,7 @@ def start_state(
         raise DynamicsError(
             "spacing_mm is no voxel spacing", got=spacing, expected="three positive numbers (z, y, x)"
         )
-    status = np.zeros(source.size, np.uint8)
+    status = untouched_zeros(source.size, np.uint8)
     flat = infected.reshape(-1).view(np.uint8)
     number, outside, bad, free = survey_tissue(
         source.reshape(-1), flat, open_tissue.reshape(-1).view(np.uint8), status

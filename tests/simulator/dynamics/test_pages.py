@@ -1,0 +1,20 @@
+import numpy as np
+import pytest
+
+from simulator.dynamics.pages import sparse_copy, untouched_zeros
+
+
+@pytest.mark.parametrize("size", [0, 1, 70_000, 300_001])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_copies_hold_the_same_and_are_apart(size: int, dtype: type) -> None:
+    array = untouched_zeros(size, dtype)
+    assert array.shape == (size,)
+    assert array.dtype == dtype
+    assert not array.any()
+    rng = np.random.default_rng(size)
+    places = rng.integers(0, max(size, 1), 5)[: size and 5]
+    array[places] = rng.integers(1, 200, places.size)
+    copy = sparse_copy(array)
+    np.testing.assert_array_equal(copy, array)
+    copy[:] = 7
+    assert size == 0 or (array != 7).any() or size == 1
