@@ -27,8 +27,9 @@ FIELD_SPEED = 0.10
 """Bins per transition by which the highest field pushes a voxel up, and the lowest one down."""
 NEIGHBOUR_SPEED = 0.20
 """Bins per transition by which 26 neighbours above 0 push up at full clustering, and none push down."""
-NOISE_BINS = 0.10
-"""Largest random push after one transition, in bins; it grows with the square root of time, as diffusion does."""
+NOISE_SPEED = 0.03
+"""Largest random push, bins per transition. It grows with the jump as the others do: a voxel's place within its bin
+is not kept, so it is the ratio of the pushes within a jump that decides how well a lesion is in order."""
 LONGEST_PUSH = 65.0
 
 _NOISE_BITS = np.uint64(40)
@@ -51,7 +52,7 @@ class Pushes:
         of_neighbours = np.linspace(-1.0, 1.0, 27) * strength * steps
         self.field = _in_levels(of_field)
         self.neighbours = _in_levels(of_neighbours)
-        self.noise = int(_in_levels(np.array([NOISE_BINS * np.sqrt(steps)]))[0])
+        self.noise = int(_in_levels(np.array([NOISE_SPEED * steps]))[0])
         self.zero = int(self.field.max() + self.neighbours.max() + self.noise)
         self.levels = LEVELS_PER_BIN * N_BINS + 2 * self.zero + 1 if self.ordered else 1
 
