@@ -12,6 +12,7 @@ from cli.console import LungcastGroup
 from cli.data import check, embed, info, phantom, restore
 from cli.demo import demo
 from cli.dynamics import augment, fit, simulate
+from cli.forecast import forecast
 from cli.network import evaluate, segment, train
 from standard_space.version import lungcast_version
 
@@ -29,6 +30,7 @@ def main() -> None:
       lungcast check MANIFEST                   every problem of every scan, first
       lungcast embed MANIFEST COHORT            scans into the standard space
       lungcast fit COHORT --json fits.json      eight parameters per pair of scans
+      lungcast forecast COHORT --json f.json    how well that foretells the next scan
       lungcast augment COHORT AUG --ratio 200%  new annotated scans
       lungcast train COHORT MODEL --augmented AUG
       lungcast segment MODEL IMAGE OUT
@@ -36,7 +38,21 @@ def main() -> None:
     """
 
 
-for command in (demo, phantom, check, embed, restore, info, fit, simulate, augment, train, segment, evaluate):
+for command in (
+    demo,
+    phantom,
+    check,
+    embed,
+    restore,
+    info,
+    fit,
+    forecast,
+    simulate,
+    augment,
+    train,
+    segment,
+    evaluate,
+):
     main.add_command(command)
 
 if __name__ == "__main__":
