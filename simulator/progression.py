@@ -30,18 +30,22 @@ CONSOLIDATION_HU = -200.0
 """Clinical cut between GGO and consolidation (Chaganti et al., Radiology: AI 2020)."""
 
 DEFAULT_DYNAMICS = TransitionParameters(
-    birth_rate=0.004,
-    linked_share=0.5,
-    entry_signal=0.101,
-    absorption_rate=0.105,
-    ggo_growth_rate=0.85,
-    conversion_probability=0.559,
-    consolidation_growth_rate=0.688,
-    stiffness=0.067,
+    birth_rate=0.01246,
+    linked_share=1.0,
+    entry_signal=0.09452,
+    absorption_rate=0.3605,
+    ggo_growth_rate=0.5086,
+    conversion_probability=0.5395,
+    consolidation_growth_rate=0.5364,
+    stiffness=2.0,
     reference_ggo_voxels=1.0,
 )
-"""Dynamics for a scan without a fit: DESIGN 3's worked example (from the paper's Y_t0 to its two peaks), births
-0.4 % of the GGO voxels per transition. `reference_ggo_voxels` is set from the state it starts from."""
+"""Dynamics for a scan without a fit: 5 ml of seeds become, in seven days, the median real lesion.
+
+Origin: `benchmarks/default_dynamics.py` fits W to two histograms 700 transitions apart: 5 ml in bin 0, and 66 ml
+(the median of 50 annotated CTs) with the signal percentiles of an annotated scan; a fifth of it lies above the
+clinical cut. Births follow the current GGO (`linked_share` and `stiffness` are at their bounds), so growth does
+not stop by itself: it is meant for about ten days. `reference_ggo_voxels` is set from the state it starts from."""
 
 
 @dataclass(frozen=True)
