@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.console import Console, example, force_option, shared_options, table
+from cli.fit_tables import fit_rows, population_rows
 
 if TYPE_CHECKING:
     from simulator.dynamics.engine import Controls
-    from simulator.fits import CohortFits
 
 FILE = click.Path(path_type=Path)
 
@@ -46,29 +46,7 @@ def _morphology(command):  # type: ignore[no-untyped-def]
     return command
 
 
-def _fit_rows(fits: CohortFits) -> list[list[str]]:
-    rows = [
-        ["pair", "days", "births/day ml", "absorption", "GGO growth", "conversion", "consol. growth", "chi2"]
-    ]
-    for stored in fits.fits:
-        w = stored.fit.parameters
-        births_ml = stored.fit.derived["births_per_transition"] * 100 * stored.voxel_volume_ml
-        rows.append(
-            [
-                stored.name,
-                f"{stored.transitions / 100:g}",
-                f"{births_ml:.2f}",
-                f"{w.absorption_rate:.3f}",
-                f"{w.ggo_growth_rate:.3f}",
-                f"{w.conversion_probability:.3f}",
-                f"{w.consolidation_growth_rate:.3f}",
-                f"{stored.fit.goodness['reduced_chi_square']:.1f}",
-            ]
-        )
-    return rows
-
-
-@click.command(epilog=example("lungcast fit cohort --json fits.json --figures figures"))
+@click.command(epilog=example("lungcast fit cohort --json fits.json --figures figures --intervals profile"))
 @click.argument("cohort", type=FILE)
 @click.option("--json", "json_path", type=FILE, required=True, help="Where to store the fits.")
 @click.option("--figures", type=FILE, help="Folder for one figure per pair.")
@@ -79,24 +57,48 @@ def _fit_rows(fits: CohortFits) -> list[list[str]]:
     show_default=True,
     help="L2 in absolute counts (the paper's), or the Poisson likelihood.",
 )
+@click.option(
+    "--intervals",
+    type=click.Choice(["wald", "profile"]),
+    default="wald",
+    show_default=True,
+    help="95 % intervals from standard errors, or from profiles (some 0.3 s more per pair).",
+)
+@click.option(
+    "--population",
+    type=FILE,
+    help="Also store mean and spread over the patients, for `lungcast simulate --population`.",
+)
 @shared_options
-def fit(console: Console, cohort: Path, json_path: Path, figures: Path | None, loss: str) -> None:
+def fit(
+    console: Console,
+    cohort: Path,
+    json_path: Path,
+    figures: Path | None,
+    loss: str,
+    intervals: str,
+    population: Path | None,
+) -> None:
     """Fit the eight transition parameters of every adjacent pair of scans in COHORT.
 
-    A patient's first scan is paired with Y_t0, three days earlier, so one scan is enough.
+    A patient's first scan is paired with Y_t0, three days earlier, so one scan is enough. A patient with three
+    scans or more also gets one joint fit of the whole series.
     """
     from simulator.figures import fit_figure, save_figure
     from simulator.fits import fit_cohort
+    from simulator.population_file import population_of, save_population
     from standard_space.cohort import Cohort
 
     opened = Cohort.open(cohort)
     with console.progress("fit") as progress:
-        fits = fit_cohort(opened, loss=loss, progress=progress)
+        fits = fit_cohort(opened, loss=loss, intervals=intervals, joint=True, progress=progress)
     fits.save(json_path)
     written: dict[str, str | Path] = {"fits": json_path}
     for stored in fits.fits:
         if stored.notes():
             console.note(f"{stored.name}: {'; '.join(stored.notes())}")
+    for series in fits.joint:
+        console.note(f"{series.patient}, one W for {len(series.scans)} scans: {'; '.join(series.fit.notes)}")
     if figures is not None:
         with console.progress("figures") as progress:
             for done, stored in enumerate(fits.fits):
@@ -105,7 +107,17 @@ def fit(console: Console, cohort: Path, json_path: Path, figures: Path | None, l
                 save_figure(fit_figure(stored), figures / name)
         written["figures"] = figures
     if fits.fits:
-        console.say(table(_fit_rows(fits)))
+        console.say(table(fit_rows(fits)))
+        console.say(
+            "An interval marked < or > runs to the limit of the model: the data do not close it there."
+        )
+    if population is not None:
+        found = population_of(fits)
+        save_population(found, fits, population)
+        written["population"] = population
+        for line in found.notes:
+            console.note(f"population: {line}")
+        console.say(table(population_rows(found)))
     console.say(f"{len(fits.fits)} pairs fitted:")
     console.wrote(written)
     console.finish(fits.failures, {name: [text] for name, text in fits.skipped.items()})
@@ -131,6 +143,12 @@ def fit(console: Console, cohort: Path, json_path: Path, figures: Path | None, l
     "--fits", "fits_path", type=FILE, help="Stored fits; else the patient is fitted, and that is stored."
 )
 @click.option("--seeds", type=int, help="Start from this many new seeds instead of the annotation.")
+@click.option(
+    "--population",
+    "population_path",
+    type=FILE,
+    help="With --seeds: dynamics drawn from this population (`lungcast fit --population`) by --seed.",
+)
 @click.option(
     "--where",
     type=click.Choice(["subpleural", "anywhere"]),
@@ -162,6 +180,7 @@ def simulate(
     seed: int,
     fits_path: Path | None,
     seeds: int | None,
+    population_path: Path | None,
     where: str,
     jump: int,
     consolidation_hu: float,
@@ -173,7 +192,8 @@ def simulate(
 ) -> None:
     """Play the infection of one scan on: a NIfTI series on the scan's own grid, volumes as CSV, a film.
 
-    With --seeds the infection starts anew, with a documented default dynamics, in any scan, annotated or not.
+    With --seeds the infection starts anew in any scan, annotated or not, with a documented default dynamics or
+    one drawn from a population.
     """
     from simulator.simulation import simulate_scan
     from standard_space.cohort import Cohort
@@ -193,6 +213,7 @@ def simulate(
             seed=seed,
             fits_path=fits_path,
             seeds=seeds,
+            population_path=population_path,
             where="subpleural" if where == "subpleural" else "anywhere",
             jump=jump,
             controls=controls,

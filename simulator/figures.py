@@ -116,7 +116,7 @@ def scan_figure(scan: Scan) -> Figure:
 
 def fit_figure(stored: StoredFit) -> Figure:
     """Signal distribution before, observed and fitted, its residual, and the eight values with their errors."""
-    figure, axes = new_figure(11, 4.6, 1, 2, width_ratios=[1.7, 1])
+    figure, axes = new_figure(12, 4.6, 1, 2, width_ratios=[1.4, 1])
     curve, table = axes[0]
     centres = bin_centres()
     fit = stored.fit
@@ -140,16 +140,24 @@ def fit_figure(stored: StoredFit) -> Figure:
     curve.set_ylabel(f"voxels per bin of {centres[1] - centres[0]:.3f}")
     curve.set_title(f"{stored.name}, {stored.transitions / 100:g} days")
     curve.legend(frameon=False)
-    lines = [f"{'parameter':<26}{'value':>10}{'s.e.':>10}"]
-    for name, value in fit.parameters.to_json().items():
-        error = fit.standard_errors.get(name)
-        if name == "reference_ggo_voxels":
-            lines.append(f"{name:<26}{value:>10.0f}")
-            continue
+    lines = [f"{'parameter':<26}{'value':>9}{'s.e.':>9}  {fit.level:.0%} ({fit.interval_method})"]
+    for name, value, error, interval in fit.table():
         flag = " *" if name in fit.undetermined or name in fit.at_bound else ""
-        lines.append(f"{name:<26}{value:>10.4g}{'-' if error is None else f'{error:.2g}':>10}{flag}")
+        lines.append(f"{name:<26}{value if value > 1e-9 else 0.0:>9.4g}{error:>9}  {interval}{flag}")
+    for name, label in (
+        ("births_per_day", "births, voxels per day"),
+        ("ggo_equilibrium", "equilibrium below 0"),
+        ("consolidation_equilibrium", "equilibrium above 0"),
+    ):
+        value, spread, low, high = (fit.derived[f"{name}{end}"] for end in ("", "_se", "_low", "_high"))
+        lines.append(f"{label:<26}{value:>9.4g}{spread:>9.2g}  {low:.3g} .. {high:.3g}")
+    lines.append(f"{'G_ref, voxels below 0':<26}{fit.parameters.reference_ggo_voxels:>9.0f}")
+    lines.append(f"{'reduced chi-square':<26}{fit.goodness['reduced_chi_square']:>9.3g}")
+    lines.append(f"{'overlap':<26}{fit.goodness['overlap']:>9.3g}")
     if fit.undetermined or fit.at_bound:
         lines.append("* at a bound or not determined by the data")
+    if fit.open_ends:
+        lines.append("< > runs to the limit of the model: not closed by the data")
     table.axis("off")
     table.text(0, 0.95, "\n".join(lines), family="monospace", fontsize=8, va="top", transform=table.transAxes)
     return figure

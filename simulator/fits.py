@@ -9,6 +9,7 @@ from typing import Any
 
 from simulator.dynamics.errors import DynamicsError
 from simulator.dynamics.fit import PairFit, fit_pair
+from simulator.dynamics.series_fit import SeriesFit, fit_series
 from simulator.series import Observation, Pair, observe, pairs
 from standard_space.cohort import Cohort, Entry
 from standard_space.errors import DataError, LungcastError, ReadError
@@ -16,7 +17,7 @@ from standard_space.files import write_json
 from standard_space.progress import Progress, silent
 from standard_space.version import lungcast_version
 
-SCHEMA = 1
+SCHEMA = 2
 CLAMPED_SHARE_TOLD = 0.05
 LUNG_CHANGE_TOLD = 0.05
 
@@ -60,13 +61,28 @@ class StoredFit:
         return lines
 
 
+@dataclass(frozen=True)
+class StoredSeries:
+    """One W for a patient's observed scans, in the order of their days; Y_t0 is no observation."""
+
+    patient: str
+    scans: list[str]
+    sha256: list[str]
+    fit: SeriesFit
+
+
 @dataclass
 class CohortFits:
-    """All fits of a cohort, and what could not be fitted (by scan) or was left out."""
+    """All fits of a cohort, and what could not be fitted (by scan) or was left out.
+
+    `joint` holds a joint fit of every patient with at least two observed pairs, where it was asked for.
+    """
 
     grid: int
     loss: str
+    intervals: str = "wald"
     fits: list[StoredFit] = field(default_factory=list)
+    joint: list[StoredSeries] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
@@ -102,7 +118,9 @@ class CohortFits:
             "lungcast_version": lungcast_version(),
             "grid": self.grid,
             "loss": self.loss,
+            "intervals": self.intervals,
             "fits": [_to_json(stored) for stored in self.fits],
+            "joint": [_to_json(stored) for stored in self.joint],
             "failures": self.failures,
             "skipped": self.skipped,
         }
@@ -135,23 +153,31 @@ class CohortFits:
                 remedy="run `lungcast fit` again",
             )
         try:
-            fits = [_from_json(item) for item in content["fits"]]
             return cls(
-                int(content["grid"]),
-                str(content["loss"]),
-                fits,
-                dict(content["failures"]),
-                dict(content["skipped"]),
+                grid=int(content["grid"]),
+                loss=str(content["loss"]),
+                intervals=str(content["intervals"]),
+                fits=[_from_json(item) for item in content["fits"]],
+                joint=[_series_from_json(item) for item in content["joint"]],
+                failures=dict(content["failures"]),
+                skipped=dict(content["skipped"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ReadError(f"the fits file is damaged ({error})", where=path) from None
 
 
-def fit_cohort(cohort: Cohort, *, loss: str = "l2", progress: Progress = silent) -> CohortFits:
+def fit_cohort(
+    cohort: Cohort,
+    *,
+    loss: str = "l2",
+    intervals: str = "wald",
+    joint: bool = False,
+    progress: Progress = silent,
+) -> CohortFits:
     """Fit every patient's series pair by pair, Y_t0 to the first scan included.
 
     A scan that cannot be used is named in `failures` and leaves the patient's series; one that was never
-    annotated is named in `skipped`.
+    annotated is named in `skipped`. A patient whose days do not run forward is named in `failures`.
 
     Parameters
     ----------
@@ -159,11 +185,15 @@ def fit_cohort(cohort: Cohort, *, loss: str = "l2", progress: Progress = silent)
         Embedded scans.
     loss : {"l2", "poisson"}
         L2 in absolute counts [paper], or the Poisson likelihood.
+    intervals : {"wald", "profile"}
+        Of every fit, 95 %.
+    joint : bool
+        Also fit one W to the whole series of every patient with at least two observed pairs.
     """
     groups = cohort.by_patient()
     total = sum(len(entries) for entries in groups.values())
     done = 0
-    result = CohortFits(grid=0, loss=loss)
+    result = CohortFits(grid=0, loss=loss, intervals=intervals)
     for entries in groups.values():
         observations: list[Observation] = []
         for entry in entries:
@@ -180,17 +210,27 @@ def fit_cohort(cohort: Cohort, *, loss: str = "l2", progress: Progress = silent)
                 observations.append(observe(scan, entry.content_sha256))
             except LungcastError as error:
                 result.failures[entry.name] = str(error)
-        for pair, after in zip(pairs(observations), observations, strict=True):
+        try:
+            found = pairs(observations)
+        except DataError as error:  # time that does not run forward spoils one patient, not the cohort
+            result.failures[entries[0].patient] = str(error)
+            continue
+        for pair, after in zip(found, observations, strict=True):
             earlier = {o.scan: o.content_sha256 for o in observations}.get(pair.from_scan)
             try:
-                result.fits.append(_fit(pair, after, earlier, loss))
+                result.fits.append(_fit(pair, after, earlier, loss, intervals))
             except DynamicsError as error:
                 result.failures[after.patient + "/" + after.scan] = str(error)
+        if joint and len(observations) > 2:
+            try:
+                result.joint.append(_fit_jointly(observations, found, loss, intervals))
+            except DynamicsError as error:
+                result.failures[observations[0].patient] = f"no joint fit: {error}"
     progress("done", total, total)
     return result
 
 
-def _fit(pair: Pair, after: Observation, from_sha256: str | None, loss: str) -> StoredFit:
+def _fit(pair: Pair, after: Observation, from_sha256: str | None, loss: str, intervals: str) -> StoredFit:
     return StoredFit(
         patient=pair.patient,
         from_scan=pair.from_scan,
@@ -202,12 +242,29 @@ def _fit(pair: Pair, after: Observation, from_sha256: str | None, loss: str) -> 
         clamped_low=after.clamped_low,
         clamped_high=after.clamped_high,
         voxel_volume_ml=after.voxel_volume_ml,
-        fit=fit_pair(pair.before, pair.after, pair.transitions, loss=loss),
+        fit=fit_pair(pair.before, pair.after, pair.transitions, loss=loss, intervals=intervals),
     )
 
 
-def _to_json(stored: StoredFit) -> dict[str, Any]:
-    content = {name: getattr(stored, name) for name in StoredFit.__dataclass_fields__ if name != "fit"}
+def _fit_jointly(
+    observations: list[Observation], found: list[Pair], loss: str, intervals: str
+) -> StoredSeries:
+    fit = fit_series(
+        [seen.counts for seen in observations],
+        [pair.transitions for pair in found[1:]],
+        loss=loss,
+        intervals=intervals,
+    )
+    return StoredSeries(
+        patient=observations[0].patient,
+        scans=[seen.scan for seen in observations],
+        sha256=[seen.content_sha256 for seen in observations],
+        fit=fit,
+    )
+
+
+def _to_json(stored: StoredFit | StoredSeries) -> dict[str, Any]:
+    content = {name: getattr(stored, name) for name in stored.__dataclass_fields__ if name != "fit"}
     return {**content, "fit": stored.fit.to_json()}
 
 
@@ -215,3 +272,9 @@ def _from_json(content: dict[str, Any]) -> StoredFit:
     values = dict(content)
     fit = PairFit.from_json(values.pop("fit"))
     return StoredFit(fit=fit, **values)
+
+
+def _series_from_json(content: dict[str, Any]) -> StoredSeries:
+    values = dict(content)
+    fit = SeriesFit.from_json(values.pop("fit"))
+    return StoredSeries(fit=fit, **values)

@@ -11,6 +11,7 @@ from simulator.dynamics.engine import Controls, start_state
 from simulator.dynamics.parameters import TransitionParameters
 from simulator.figures import Film, save_figure, volumes_figure
 from simulator.fits import CohortFits, fit_cohort
+from simulator.population_file import load_population
 from simulator.progression import (
     CONSOLIDATION_HU,
     DEFAULT_DYNAMICS,
@@ -24,7 +25,8 @@ from simulator.progression import (
 )
 from simulator.seeding import Where, seed_infection
 from standard_space.cohort import Cohort, Entry
-from standard_space.files import write_mark
+from standard_space.errors import UsageError
+from standard_space.files import sha256_of, write_mark
 from standard_space.progress import Progress, silent
 from standard_space.scan import Scan
 from standard_space.version import lungcast_version
@@ -40,6 +42,7 @@ def simulate_scan(
     seed: int,
     fits_path: str | Path | None = None,
     seeds: int | None = None,
+    population_path: str | Path | None = None,
     where: Where = "subpleural",
     jump: int = DEFAULT_JUMP,
     controls: Controls | None = None,
@@ -63,6 +66,8 @@ def simulate_scan(
         Stored fits; when absent the patient's series is fitted and stored as `fits.json` in `folder`.
     seeds : int, optional
         Start from this many new seeds with `DEFAULT_DYNAMICS` instead of the scan's annotation.
+    population_path : str or Path, optional
+        With `seeds`: dynamics drawn from this population (`lungcast fit --population`) by `seed`.
     where : {"subpleural", "anywhere"}
         Where seeds are placed.
     jump, controls
@@ -76,7 +81,17 @@ def simulate_scan(
         Rows of `volumes.csv`.
     notes : list of str
         What a user should know about the run.
+
+    Raises
+    ------
+    UsageError
+        When a population is given without seeds: a scan's own infection goes by its own fit.
     """
+    if population_path is not None and seeds is None:
+        raise UsageError(
+            "a population gives the dynamics of new infections, so it needs seeds",
+            remedy="add --seeds, or give --fits instead of --population",
+        )
     folder = Path(folder)
     wanted = frame_transitions(days, every)
     scan = cohort.read(entry)
@@ -87,8 +102,16 @@ def simulate_scan(
         state = start_state(
             scan.signal, infection, scan.susceptible, scan.grid.spacing_mm, recovery_limit=True
         )
-        parameters = with_reference(DEFAULT_DYNAMICS, state)
-        notes.append("seeded with the default dynamics of the design's worked example, not with a fit")
+        if population_path is not None:
+            population = load_population(population_path)
+            parameters = with_reference(population.draw(seed), state)
+            notes.append(
+                f"seeded with dynamics drawn from a population of {population.patients} patients by seed {seed}"
+            )
+            notes += [f"population: {line}" for line in population.notes]
+        else:
+            parameters = with_reference(DEFAULT_DYNAMICS, state)
+            notes.append("seeded with the documented default dynamics, not with a fit")
     else:
         state = None
         parameters = _fitted(cohort, entry, folder, fits_path, notes)
@@ -124,6 +147,7 @@ def simulate_scan(
         "every": every,
         "seed": seed,
         "seeds": seeds,
+        "population_sha256": None if population_path is None else sha256_of(population_path),
         "where": where,
         "jump": jump,
         "controls": (controls or Controls()).to_json(),

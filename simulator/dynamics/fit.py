@@ -1,7 +1,7 @@
-"""Fitting W to a pair of scans: L(W) = integral (F_hat - F)^2 dx, or a Poisson likelihood (DESIGN 3).
+"""Fitting W to a pair of scans (DESIGN 3; paper section III-C, DOI 10.1109/TMI.2020.3001810).
 
 Bounded least squares on the chain with exact derivatives, from several starting points that are screened
-among many; deterministic. Paper section III-C (DOI 10.1109/TMI.2020.3001810).
+among many; deterministic.
 """
 
 from __future__ import annotations
@@ -13,17 +13,13 @@ from scipy.stats import qmc
 
 from simulator.dynamics import fit_space
 from simulator.dynamics._jit import kernel
-from simulator.dynamics.bins import N_BELOW, N_BINS, check_counts
-from simulator.dynamics.chain import covariance_kernel, propagate_kernel, tangents_kernel
+from simulator.dynamics.bins import N_BELOW
+from simulator.dynamics.chain import propagate_kernel
+from simulator.dynamics.derived import derived_quantities
+from simulator.dynamics.determination import LEVEL, check_intervals, determine
 from simulator.dynamics.errors import DynamicsError
+from simulator.dynamics.fit_problem import FitProblem, Leg, check_leg, check_loss
 from simulator.dynamics.pair_fit import PairFit
-from simulator.dynamics.parameters import TransitionParameters
-from simulator.dynamics.uncertainty import (
-    errors_and_correlations,
-    estimate_covariance,
-    goodness_of_fit,
-    undetermined_names,
-)
 
 __all__ = ["PairFit", "fit_pair"]
 
@@ -31,61 +27,8 @@ Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
 N_SCREENED = 256
-_FLOOR = 0.05  # voxels per bin added to the model in the Poisson likelihood, so that stray voxels stay finite
+_SCREENED_TRANSITIONS = 400_000  # long intervals are screened at fewer points, at least 48
 _FEW_VOXELS = 200
-
-
-class _Problem:
-    """Residuals and Jacobian of one pair; remembers the last point, as the optimiser asks for both."""
-
-    def __init__(self, before: Vector, after: Vector, steps: int, loss: str) -> None:
-        self.before, self.after, self.steps, self.loss = before, after, steps, loss
-        self.g_ref = 0.5 * float(before[:N_BELOW].sum() + after[:N_BELOW].sum())
-        self.scale = float(np.linalg.norm(after))
-        self._at: Vector | None = None
-        self._residuals = np.zeros(N_BINS)
-        self._jacobian = np.zeros((N_BINS, 8))
-
-    def model(self, x: Vector) -> tuple[Vector, Matrix]:
-        """Fitted histogram and its derivative with respect to x."""
-        p = self.before.copy()
-        d = np.zeros((N_BINS, 8))
-        tangents_kernel(p, d, fit_space.to_parameters(x), self.g_ref, self.steps)
-        return p, d @ fit_space.jacobian(x)
-
-    def _evaluate(self, x: Vector) -> None:
-        if self._at is not None and np.array_equal(x, self._at):
-            return
-        fitted, tangents = self.model(x)
-        if self.loss == "l2":
-            self._residuals = (fitted - self.after) / self.scale
-            self._jacobian = tangents / self.scale
-        else:
-            self._residuals, slope = deviance_residuals(self.after, fitted)
-            self._jacobian = slope[:, None] * tangents
-        self._at = x.copy()
-
-    def residuals(self, x: Vector) -> Vector:
-        self._evaluate(x)
-        return self._residuals
-
-    def jacobian(self, x: Vector) -> Matrix:
-        self._evaluate(x)
-        return self._jacobian
-
-
-def deviance_residuals(observed: Vector, fitted: Vector) -> tuple[Vector, Vector]:
-    """Signed roots of the Poisson deviance per bin, and their derivative with respect to the fitted count."""
-    mean = fitted + _FLOOR
-    seen = observed + _FLOOR
-    ratio = (mean - seen) / seen
-    # n log(n/mu) cancels against mu - n near equality: log1p keeps the digits, a series takes over below
-    exact = 2.0 * seen * (ratio - np.log1p(ratio))
-    series = seen * ratio**2 * (1.0 - 2.0 / 3.0 * ratio + 0.5 * ratio**2)
-    near = np.abs(ratio) < 1e-4
-    root = np.sign(ratio) * np.sqrt(np.where(near, series, np.maximum(exact, 0.0)))
-    slope = np.where(near, 1.0 / np.sqrt(mean), (1.0 - seen / mean) / np.where(root == 0.0, 1.0, root))
-    return root, slope
 
 
 @kernel
@@ -109,16 +52,17 @@ def _screen(
         costs[i] = cost
 
 
-def starting_points(problem: _Problem, starts: int, seed: int) -> list[Vector]:
+def starting_points(leg: Leg, g_ref: float, starts: int, seed: int) -> list[Vector]:
     """The best of many low-discrepancy candidates, none too close to a better one."""
     sampler = qmc.Halton(d=7, rng=np.random.default_rng(seed))
-    unit = sampler.random(N_SCREENED)
-    x = fit_space.START_LOWER + np.column_stack([np.zeros(N_SCREENED), unit]) * (
+    screened = min(N_SCREENED, max(48, _SCREENED_TRANSITIONS // leg.steps))
+    unit = sampler.random(screened)
+    x = fit_space.START_LOWER + np.column_stack([np.zeros(screened), unit]) * (
         fit_space.START_UPPER - fit_space.START_LOWER
     )
     candidates = np.array([fit_space.to_parameters(row) for row in x])
-    costs = np.empty(N_SCREENED)
-    _screen(candidates, problem.before, problem.after, problem.g_ref, problem.steps, costs)
+    costs = np.empty(screened)
+    _screen(candidates, leg.before, leg.after, g_ref, leg.steps, costs)
     chosen: list[int] = []
     for i in np.argsort(costs, kind="stable"):
         if all(np.linalg.norm(unit[i] - unit[j]) > 0.35 for j in chosen):
@@ -128,12 +72,26 @@ def starting_points(problem: _Problem, starts: int, seed: int) -> list[Vector]:
     return [fit_space.from_parameters(candidates[i]) for i in chosen]
 
 
+def minimise(problem: FitProblem, starts: list[Vector]) -> tuple[Vector, bool, list[float]]:
+    """The best minimum from several starts, whether it converged, and the cost of every start."""
+    results = [
+        least_squares(
+            problem.residuals, start, jac=problem.jacobian, bounds=(fit_space.LOWER, fit_space.UPPER),
+            method="trf", x_scale="jac", ftol=1e-9, xtol=1e-9, gtol=1e-10, max_nfev=150,
+        )
+        for start in starts
+    ]  # fmt: skip
+    best = min(results, key=lambda result: float(result.cost))
+    return best.x, bool(best.status > 0), [float(result.cost) for result in results]
+
+
 def fit_pair(
     before: ArrayLike,
     after: ArrayLike,
     n_transitions: int,
     *,
     loss: str = "l2",
+    intervals: str = "wald",
     starts: int = 4,
     seed: int = 0,
 ) -> PairFit:
@@ -147,8 +105,10 @@ def fit_pair(
         Transitions between them: days x 100.
     loss : {"l2", "poisson"}
         Squared difference of the distributions in absolute counts (the paper's), or a Poisson likelihood.
+    intervals : {"wald", "profile"}
+        95 % intervals from the standard errors, or from the profile of the loss (slower, better near bounds).
     starts : int, 1..64
-        Starting points, chosen among 256 screened ones.
+        Starting points, chosen among up to 256 screened ones.
     seed : int
         Of the starting points; the same seed gives the same fit.
 
@@ -159,79 +119,46 @@ def fit_pair(
     Raises
     ------
     DynamicsError
-        Empty, negative, NaN or wrongly shaped histograms, fewer than one transition, an unknown loss.
+        Empty, negative, NaN or wrongly shaped histograms, fewer than one transition, an unknown loss or method.
 
     Notes
     -----
     DESIGN 3, "The fit". G_ref is the mean of the two observed counts below 0 and is stored with W.
     """
-    first, second = check_counts(before, "before"), check_counts(after, "after")
-    for name, counts in (("before", first), ("after", second)):
-        if counts.sum() <= 0:
-            raise DynamicsError(
-                f"the histogram '{name}' is empty", expected="at least one infected voxel",
-                remedy="leave this pair out, or check the annotation",
-            )  # fmt: skip
-    if int(n_transitions) != n_transitions or n_transitions < 1:
-        raise DynamicsError(
-            "the scans must be at least one transition (1/100 day) apart", got=n_transitions,
-            expected="a whole number, 1 or more", remedy="check the days of the scans",
-        )  # fmt: skip
-    if loss not in ("l2", "poisson"):
-        raise DynamicsError("the loss is unknown", got=repr(loss), expected="'l2' or 'poisson'")
+    leg = check_leg(before, after, n_transitions)
+    check_loss(loss)
+    check_intervals(intervals)
     if not 1 <= starts <= 64:
         raise DynamicsError("the number of starts is out of range", got=starts, expected="1 to 64")
-
-    problem = _Problem(first, second, int(n_transitions), loss)
-    results = [
-        least_squares(
-            problem.residuals, start, jac=problem.jacobian, bounds=(fit_space.LOWER, fit_space.UPPER),
-            method="trf", x_scale="jac", ftol=1e-9, xtol=1e-9, gtol=1e-10, max_nfev=150,
-        )
-        for start in starting_points(problem, starts, seed)
-    ]  # fmt: skip
-    best = min(results, key=lambda result: float(result.cost))
-    return _report(problem, best.x, best.status > 0, [float(result.cost) for result in results])
+    problem = FitProblem([leg], loss)
+    x, converged, costs = minimise(problem, starting_points(leg, problem.g_ref, starts, seed))
+    return report(problem, x, converged, costs, intervals)
 
 
-def _report(problem: _Problem, x: Vector, converged: bool, costs: list[float]) -> PairFit:
-    fitted, tangents = problem.model(x)
-    w = fit_space.to_parameters(x)
-    parameters = TransitionParameters.from_array(w, problem.g_ref)
-    v = np.zeros((N_BINS, N_BINS))
-    covariance_kernel(problem.before.copy(), v, w, problem.g_ref, problem.steps)
-    stuck, free = fit_space.at_bound(x)
-    goodness = goodness_of_fit(problem.after, fitted, v, int(free.sum()))
-    weights = np.ones(N_BINS) if problem.loss == "l2" else 1.0 / (fitted + _FLOOR)
-    free[1] = free[2] = True  # phi and epsilon have natural ranges: their doubt counts at the edge too
-    covariance, silent = estimate_covariance(
-        tangents, weights, v, free, fit_space.jacobian(x), max(1.0, goodness["reduced_chi_square"])
-    )
-    errors, correlations = errors_and_correlations(covariance, silent, free)
-    unit = 2.0 if problem.loss == "poisson" else 2.0 * problem.scale**2
+def report(problem: FitProblem, x: Vector, converged: bool, costs: list[float], intervals: str) -> PairFit:
+    """Everything there is to say about the minimum of a problem of one pair."""
+    leg = problem.legs[0]
+    found = determine(problem, x, intervals)
     result = PairFit(
-        parameters=parameters,
-        standard_errors=errors,
-        correlations=correlations,
-        covariance=covariance,
-        n_transitions=problem.steps,
+        parameters=found.parameters,
+        standard_errors=found.standard_errors,
+        correlations=found.correlations,
+        covariance=found.covariance,
+        n_transitions=leg.steps,
         loss=problem.loss,
-        loss_value=unit * min(costs),
-        before=problem.before,
-        observed=problem.after,
-        fitted=fitted,
-        goodness=goodness,
-        derived={
-            "births_per_transition": parameters.birth_rate * problem.g_ref,
-            "births_per_transition_se": errors["birth_rate"] * problem.g_ref,
-            "ggo_equilibrium": -0.15
-            + parameters.stiffness * float(np.log(parameters.ggo_growth_rate / parameters.absorption_rate)),
-            "consolidation_equilibrium": parameters.stiffness
-            * float(np.log(parameters.consolidation_growth_rate / parameters.absorption_rate)),
-        },
-        at_bound=stuck,
-        undetermined=undetermined_names(w, errors),
-        costs=[unit * cost for cost in costs],
+        loss_value=2.0 * problem.unit * min(costs),
+        before=leg.before,
+        observed=leg.after,
+        fitted=found.fitted[0],
+        goodness=found.goodness[0],
+        derived=derived_quantities(leg, found.parameters, found.covariance_x, LEVEL),
+        intervals=found.intervals,
+        interval_method=intervals,
+        level=LEVEL,
+        open_ends=found.open_ends,
+        at_bound=found.at_bound,
+        undetermined=found.undetermined,
+        costs=[2.0 * problem.unit * cost for cost in costs],
     )
     result.notes = _notes(result, x, converged)
     return result
@@ -263,7 +190,8 @@ def _notes(fit: PairFit, x: Vector, converged: bool) -> list[str]:
             f"reduced chi-square {good['reduced_chi_square']:.3g} against independent voxels: real lesions vary "
             "more than the model, and the errors are enlarged accordingly"
         )
-    births, error = fit.derived["births_per_transition"], fit.derived["births_per_transition_se"]
-    if births > 0 and np.isfinite(error):
+    births = fit.derived["births_per_transition"]
+    error = fit.derived["births_per_transition_se"]
+    if births > 0 and error < births:  # else birth_rate is among the undetermined
         notes.append(f"births {births:.4g} voxels per transition, +- {100 * error / births:.2g} %")
     return notes

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from simulator.dynamics.errors import DynamicsError
 from simulator.dynamics.parameters import PARAMETER_NAMES, TransitionParameters
 
-SCHEMA = 1
+SCHEMA = 2
 _ARRAYS = ("correlations", "covariance", "before", "observed", "fitted")
 
 
@@ -24,10 +24,11 @@ class PairFit:
     ----------
     parameters : TransitionParameters
     standard_errors : dict of float
-        By parameter name; NaN when held at a bound (phi and epsilon never are), infinite where the data
-        say nothing.
-    correlations, covariance : float64, shape (8, 8)
-        Of the estimates, order of `PARAMETER_NAMES`; NaN where there is no error.
+        By parameter name; NaN at a bound (phi and epsilon never are), infinite where the data say nothing.
+    correlations : float64, shape (8, 8)
+        Of the estimates, order of `PARAMETER_NAMES`; NaN where there is no standard error.
+    covariance : float64, shape (8, 8)
+        Of the estimates, every parameter free; finite everywhere, as nothing is more in doubt than its range.
     n_transitions : int
     loss : str
         "l2" or "poisson".
@@ -39,8 +40,15 @@ class PairFit:
         reduced_chi_square and groups (against the chain's covariance, bins merged), relative_l2, overlap
         (0..1), and observed and fitted totals below and above 0 with z scores.
     derived : dict of float
-        births_per_transition (nu G_ref) with its standard error; ggo_equilibrium and
-        consolidation_equilibrium, the signals where growth meets absorption.
+        births_per_transition (nu G_ref), births_per_day (mean over the interval), ggo_equilibrium and
+        consolidation_equilibrium (signals where growth meets absorption), each with _se, _low and _high.
+    intervals : dict of [low, high]
+        By parameter name, at `level`.
+    interval_method : str
+        "wald" or "profile".
+    level : float
+    open_ends : dict of list of {"low", "high"}
+        Ends of intervals that run to the limit of what the fit allows: the data did not close them.
     at_bound, undetermined : list of str
     notes : list of str
         Sentences, problems first.
@@ -60,6 +68,10 @@ class PairFit:
     fitted: NDArray[np.float64]
     goodness: dict[str, float]
     derived: dict[str, float]
+    intervals: dict[str, list[float]]
+    interval_method: str
+    level: float
+    open_ends: dict[str, list[str]] = field(default_factory=dict)
     at_bound: list[str] = field(default_factory=list)
     undetermined: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -73,7 +85,7 @@ class PairFit:
             if item.name == "parameters":
                 result[item.name] = value.to_json()
             else:
-                result[item.name] = _plain(value)
+                result[item.name] = plain(value)
         return result
 
     @classmethod
@@ -99,27 +111,37 @@ class PairFit:
             if item.name == "parameters":
                 value = TransitionParameters.from_json(value)
             elif item.name in _ARRAYS:
-                value = np.array(_numbers(value), dtype=np.float64)
-            elif item.name in ("standard_errors", "goodness", "derived", "costs"):
-                value = _numbers(value)
+                value = np.array(numbers(value), dtype=np.float64)
+            elif item.name in ("standard_errors", "goodness", "derived", "intervals", "costs"):
+                value = numbers(value)
             values[item.name] = value
         return cls(**values)
 
-    def table(self) -> list[tuple[str, float, float]]:
-        """(name, value, standard error) of the eight parameters."""
-        return [
-            (name, getattr(self.parameters, name), self.standard_errors[name]) for name in PARAMETER_NAMES
-        ]
+    def table(self) -> list[tuple[str, float, str, str]]:
+        """(name, value, standard error, interval) of the eight parameters, the last two in words.
+
+        A parameter at a bound has "bound" for a standard error, one that the data do not determine "none". An
+        interval's open end is marked: `<` before a low one, `>` after a high one.
+        """
+        rows = []
+        for name in PARAMETER_NAMES:
+            error = self.standard_errors[name]
+            words = "bound" if np.isnan(error) else "none" if np.isinf(error) else f"{error:.2g}"
+            low, high = self.intervals[name]
+            ends = self.open_ends.get(name, [])
+            interval = f"{'<' if 'low' in ends else ''}{low:.3g} .. {high:.3g}{'>' if 'high' in ends else ''}"
+            rows.append((name, float(getattr(self.parameters, name)), words, interval))
+        return rows
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Values that every JSON reader accepts."""
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
+        return {name: plain(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float | np.floating):
         number = float(value)
         if np.isnan(number):
@@ -130,10 +152,10 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _numbers(value: Any) -> Any:
-    """Inverse of `_plain` for numbers."""
+def numbers(value: Any) -> Any:
+    """Inverse of `plain` for numbers."""
     if isinstance(value, Mapping):
-        return {name: _numbers(item) for name, item in value.items()}
+        return {name: numbers(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_numbers(item) for item in value]
+        return [numbers(item) for item in value]
     return float("nan") if value is None else float(value)
