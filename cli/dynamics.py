@@ -3,60 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from cli.console import Console, example, force_option, shared_options, table
 from cli.fit_tables import fit_rows, population_rows
-
-if TYPE_CHECKING:
-    from simulator.dynamics.engine import Controls
-
-FILE = click.Path(path_type=Path)
-
-
-def _controls(spread: float, seeded_share: float, clustering: float, correlation_mm: float) -> Controls:
-    from simulator.dynamics.engine import Controls
-    from simulator.dynamics.errors import ParameterError
-    from standard_space.errors import UsageError
-
-    try:
-        return Controls(spread, seeded_share, clustering, correlation_mm)
-    except ParameterError as error:
-        raise UsageError(str(error)) from None
-
-
-def _morphology(command):  # type: ignore[no-untyped-def]
-    for option in (
-        click.option(
-            "--correlation-mm", default=6.0, show_default=True, help="Scale of the texture; 0 is off."
-        ),
-        click.option(
-            "--clustering", default=0.5, show_default=True, help="How clustered consolidation grows, 0..1."
-        ),
-        click.option(
-            "--seeded-share", default=0.0, show_default=True, help="Share of births away from lesions, 0..1."
-        ),
-        click.option(
-            "--spread", default=2.0, show_default=True, help="0 ragged and widespread ... 8 compact (gamma)."
-        ),
-    ):
-        command = option(command)
-    return command
+from cli.options import FILE, controls_of, jump_option, loss_option, morphology, seed_option
 
 
 @click.command(epilog=example("lungcast fit cohort --json fits.json --figures figures --intervals profile"))
 @click.argument("cohort", type=FILE)
 @click.option("--json", "json_path", type=FILE, required=True, help="Where to store the fits.")
 @click.option("--figures", type=FILE, help="Folder for one figure per pair.")
-@click.option(
-    "--loss",
-    type=click.Choice(["l2", "poisson"]),
-    default="l2",
-    show_default=True,
-    help="L2 in absolute counts (the paper's), or the Poisson likelihood.",
-)
+@loss_option
 @click.option(
     "--intervals",
     type=click.Choice(["wald", "profile"]),
@@ -132,17 +91,16 @@ def fit(
 @click.option("--scan", required=True, help="Scan to start from.")
 @click.option("--days", default=3.0, show_default=True, help="How far to play on, days.")
 @click.option("--every", default=0.5, show_default=True, help="Time between written scans, days.")
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**31 - 1),
-    default=0,
-    show_default=True,
-    help="The same seed gives the same files.",
-)
+@seed_option
 @click.option(
     "--fits", "fits_path", type=FILE, help="Stored fits; else the patient is fitted, and that is stored."
 )
 @click.option("--seeds", type=int, help="Start from this many new seeds instead of the annotation.")
+@click.option(
+    "--from-t0",
+    is_flag=True,
+    help="Start three days before SCAN, the patient's first, from the constructed state Y_t0.",
+)
 @click.option(
     "--population",
     "population_path",
@@ -156,17 +114,11 @@ def fit(
     show_default=True,
     help="Where seeds are placed.",
 )
-@click.option(
-    "--jump",
-    type=click.IntRange(1),
-    default=10,
-    show_default=True,
-    help="Transitions (1/100 day) drawn at once.",
-)
+@jump_option
 @click.option(
     "--consolidation-hu", default=-200.0, show_default=True, help="Clinical cut to consolidation, HU."
 )
-@_morphology
+@morphology
 @force_option
 @shared_options
 def simulate(
@@ -180,6 +132,7 @@ def simulate(
     seed: int,
     fits_path: Path | None,
     seeds: int | None,
+    from_t0: bool,
     population_path: Path | None,
     where: str,
     jump: int,
@@ -193,13 +146,14 @@ def simulate(
     """Play the infection of one scan on: a NIfTI series on the scan's own grid, volumes as CSV, a film.
 
     With --seeds the infection starts anew in any scan, annotated or not, with a documented default dynamics or
-    one drawn from a population.
+    one drawn from a population. With --from-t0 an onset that nobody saw is played: from a tenth of the infected
+    voxels at the recovery limit, three days before the first scan, by the dynamics that lead from there to it.
     """
     from simulator.simulation import simulate_scan
     from standard_space.cohort import Cohort
     from standard_space.files import prepare_output_folder
 
-    controls = _controls(spread, seeded_share, clustering, correlation_mm)
+    controls = controls_of(spread, seeded_share, clustering, correlation_mm)
     opened = Cohort.open(cohort)
     entry = opened.find(patient, scan)
     prepare_output_folder(out, "simulation", force=force)
@@ -213,6 +167,7 @@ def simulate(
             seed=seed,
             fits_path=fits_path,
             seeds=seeds,
+            from_t0=from_t0,
             population_path=population_path,
             where="subpleural" if where == "subpleural" else "anywhere",
             jump=jump,
@@ -241,21 +196,9 @@ def simulate(
 @click.option(
     "--ratio", default="200%", show_default=True, help="Synthetic scans per scan: 200%, 50% or 1.5."
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**31 - 1),
-    default=0,
-    show_default=True,
-    help="The same seed gives the same files.",
-)
-@click.option(
-    "--jump",
-    type=click.IntRange(1),
-    default=10,
-    show_default=True,
-    help="Transitions (1/100 day) drawn at once.",
-)
-@_morphology
+@seed_option
+@jump_option
+@morphology
 @force_option
 @shared_options
 def augment(
@@ -286,7 +229,7 @@ def augment(
     )
     from standard_space.cohort import Cohort
 
-    controls = _controls(spread, seeded_share, clustering, correlation_mm)
+    controls = controls_of(spread, seeded_share, clustering, correlation_mm)
     settings = AugmentationSettings(parse_ratio(ratio), seed, jump, controls)
     opened = Cohort.open(cohort)
     prepare_folder(augmented, opened, settings, force=force)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.console import Console, example, shared_options, table
-from cli.dynamics import FILE, _controls, _morphology
+from cli.options import FILE, controls_of, jump_option, loss_option, morphology, seed_option
 
 if TYPE_CHECKING:
     from simulator.forecast_cohort import CohortForecasts
@@ -22,20 +22,8 @@ if TYPE_CHECKING:
 @click.option(
     "--runs", type=click.IntRange(1, 10_000), default=16, show_default=True, help="Draws of every forecast."
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**31 - 1),
-    default=0,
-    show_default=True,
-    help="The same seed gives the same scores.",
-)
-@click.option(
-    "--jump",
-    type=click.IntRange(1),
-    default=10,
-    show_default=True,
-    help="Transitions (1/100 day) drawn at once.",
-)
+@seed_option
+@jump_option
 @click.option(
     "--register",
     is_flag=True,
@@ -46,14 +34,8 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Scale infected volumes by the ratio of the lungs' volumes, in the fit and in the comparison.",
 )
-@click.option(
-    "--loss",
-    type=click.Choice(["l2", "poisson"]),
-    default="l2",
-    show_default=True,
-    help="L2 in absolute counts (the paper's), or the Poisson likelihood.",
-)
-@_morphology
+@loss_option
+@morphology
 @shared_options
 def forecast(
     console: Console,
@@ -88,7 +70,7 @@ def forecast(
         register=register,
         normalise_inspiration=normalise_inspiration,
         loss=loss,
-        controls=_controls(spread, seeded_share, clustering, correlation_mm),
+        controls=controls_of(spread, seeded_share, clustering, correlation_mm),
     )
 
     def draw(picture: ForecastPicture) -> None:

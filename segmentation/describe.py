@@ -8,6 +8,7 @@ from typing import Any
 
 from segmentation.model import MODEL_FILE, ThreeWaySegmenter
 from simulator.fits import CohortFits
+from simulator.population_file import load_population
 from standard_space.cohort import MANIFEST, Cohort
 from standard_space.errors import UsageError
 from standard_space.files import read_mark
@@ -78,6 +79,11 @@ def _json(path: Path) -> tuple[str, dict[str, Any]]:
             "failures": fits.failures,
             "skipped": fits.skipped,
         }
+    if content.get("lungcast") == "population":
+        population = load_population(path)
+        return f"the dynamics of a population of {population.patients} patients", content
+    if content.get("lungcast") == "forecast":
+        return f"the scores of {len(content['forecasts'])} forecasts", content
     if "lungcast" in content:
         return f"the mark of a {content['lungcast']} folder", content
     raise UsageError("nothing that lungcast wrote", where=path)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from simulator.dynamics.engine import Controls, start_state
+from simulator.backwards import start_before
+from simulator.dynamics.engine import Controls, LesionState, start_state
 from simulator.dynamics.parameters import TransitionParameters
 from simulator.figures import Film, save_figure, volumes_figure
-from simulator.fits import CohortFits, fit_cohort
+from simulator.fits import CohortFits, StoredFit, fit_cohort
 from simulator.population_file import load_population
 from simulator.progression import (
     CONSOLIDATION_HU,
@@ -24,8 +25,9 @@ from simulator.progression import (
     write_volumes,
 )
 from simulator.seeding import Where, seed_infection
+from simulator.series import T0
 from standard_space.cohort import Cohort, Entry
-from standard_space.errors import UsageError
+from standard_space.errors import DataError, UsageError
 from standard_space.files import sha256_of, write_mark
 from standard_space.progress import Progress, silent
 from standard_space.scan import Scan
@@ -42,6 +44,7 @@ def simulate_scan(
     seed: int,
     fits_path: str | Path | None = None,
     seeds: int | None = None,
+    from_t0: bool = False,
     population_path: str | Path | None = None,
     where: Where = "subpleural",
     jump: int = DEFAULT_JUMP,
@@ -66,6 +69,8 @@ def simulate_scan(
         Stored fits; when absent the patient's series is fitted and stored as `fits.json` in `folder`.
     seeds : int, optional
         Start from this many new seeds with `DEFAULT_DYNAMICS` instead of the scan's annotation.
+    from_t0 : bool
+        Start three days before the scan, the patient's first, from the constructed Y_t0 (`backwards`).
     population_path : str or Path, optional
         With `seeds`: dynamics drawn from this population (`lungcast fit --population`) by `seed`.
     where : {"subpleural", "anywhere"}
@@ -85,8 +90,13 @@ def simulate_scan(
     Raises
     ------
     UsageError
-        When a population is given without seeds: a scan's own infection goes by its own fit.
+        When a population is given without seeds (a scan's own infection goes by its own fit), or seeds with
+        `from_t0`.
+    DataError
+        When `from_t0` is asked of a scan that is not its patient's first annotated one.
     """
+    if from_t0 and seeds is not None:
+        raise UsageError("an infection starts from seeds or from Y_t0, not both", remedy="leave one out")
     if population_path is not None and seeds is None:
         raise UsageError(
             "a population gives the dynamics of new infections, so it needs seeds",
@@ -97,24 +107,23 @@ def simulate_scan(
     scan = cohort.read(entry)
     notes: list[str] = []
     if seeds is not None:
-        infection = seed_infection(scan, seeds, where=where, seed=seed)
-        scan = seeded_scan(scan, infection)
-        state = start_state(
-            scan.signal, infection, scan.susceptible, scan.grid.spacing_mm, recovery_limit=True
-        )
-        if population_path is not None:
-            population = load_population(population_path)
-            parameters = with_reference(population.draw(seed), state)
-            notes.append(
-                f"seeded with dynamics drawn from a population of {population.patients} patients by seed {seed}"
-            )
-            notes += [f"population: {line}" for line in population.notes]
-        else:
-            parameters = with_reference(DEFAULT_DYNAMICS, state)
-            notes.append("seeded with the documented default dynamics, not with a fit")
+        scan, state, parameters = _seeded(scan, seeds, where, seed, population_path, notes)
     else:
         state = None
-        parameters = _fitted(cohort, entry, folder, fits_path, notes)
+        stored = _fitted(cohort, entry, folder, fits_path, notes)
+        parameters = stored.fit.parameters
+        if from_t0:
+            if stored.from_scan != T0:
+                raise DataError(
+                    "Y_t0 lies before a patient's first annotated scan",
+                    where=entry.name,
+                    got=f"a scan that {stored.from_scan} goes before",
+                    remedy=f"start from the first scan, or from {stored.from_scan} without --from-t0",
+                )
+            scan, state = start_before(scan, seed)
+            notes.append(
+                "starts from the constructed Y_t0, three days before the scan: nothing there was observed"
+            )
     film = Film(scan)
     rows = []
     frames = progress(
@@ -132,7 +141,7 @@ def simulate_scan(
         (other.day, other.infected_ml)
         for other in cohort.by_patient()[entry.patient]
         if seeds is None and other.infected_ml is not None and not other.synthetic
-        if entry.day <= other.day <= entry.day + days
+        if scan.day <= other.day <= scan.day + days
     ]
     save_figure(volumes_figure(rows, observed), folder / "volumes.png")
     film.save(folder / "progression.gif")
@@ -147,6 +156,7 @@ def simulate_scan(
         "every": every,
         "seed": seed,
         "seeds": seeds,
+        "from_t0": from_t0,
         "population_sha256": None if population_path is None else sha256_of(population_path),
         "where": where,
         "jump": jump,
@@ -164,9 +174,26 @@ def seeded_scan(scan: Scan, infection: np.ndarray) -> Scan:
     return replace(scan, infection=infection, native_infection=None)
 
 
+def _seeded(
+    scan: Scan, seeds: int, where: Where, seed: int, population_path: str | Path | None, notes: list[str]
+) -> tuple[Scan, LesionState, TransitionParameters]:
+    infection = seed_infection(scan, seeds, where=where, seed=seed)
+    scan = seeded_scan(scan, infection)
+    state = start_state(scan.signal, infection, scan.susceptible, scan.grid.spacing_mm, recovery_limit=True)
+    if population_path is None:
+        notes.append("seeded with the documented default dynamics, not with a fit")
+        return scan, state, with_reference(DEFAULT_DYNAMICS, state)
+    population = load_population(population_path)
+    notes.append(
+        f"seeded with dynamics drawn from a population of {population.patients} patients by seed {seed}"
+    )
+    notes += [f"population: {line}" for line in population.notes]
+    return scan, state, with_reference(population.draw(seed), state)
+
+
 def _fitted(
     cohort: Cohort, entry: Entry, folder: Path, fits_path: str | Path | None, notes: list[str]
-) -> TransitionParameters:
+) -> StoredFit:
     if fits_path is not None:
         stored = CohortFits.load(fits_path).of(entry)
     else:
@@ -176,4 +203,4 @@ def _fitted(
         fits.save(folder / "fits.json")
         notes.append(f"no --fits given: fitted {stored.name} now and stored it in {folder / 'fits.json'}")
     notes += [f"{stored.name}: {line}" for line in stored.fit.notes]
-    return stored.fit.parameters
+    return stored

@@ -28,8 +28,8 @@ FIELD_SPEED = 0.10
 NEIGHBOUR_SPEED = 0.20
 """Bins per transition by which 26 neighbours above 0 push up at full clustering, and none push down."""
 NOISE_SPEED = 0.03
-"""Largest random push, bins per transition. It grows with the jump as the others do: a voxel's place within its bin
-is not kept, so it is the ratio of the pushes within a jump that decides how well a lesion is in order."""
+"""Largest random push, bins per transition. It grows with the jump as the others do: a voxel's place within its
+bin is not kept, so it is the ratio of the pushes within a jump that decides how well a lesion is in order."""
 LONGEST_PUSH = 65.0
 
 _NOISE_BITS = np.uint64(40)

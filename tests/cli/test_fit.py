@@ -80,6 +80,26 @@ def test_a_population_is_stored_and_drawn_from(folder: Path, tmp_path: Path) -> 
     assert "needs seeds" in refused.output
 
 
+def test_an_unseen_onset_is_played_from_y_t0(folder: Path, tmp_path: Path) -> None:
+    words = ("simulate", folder / "cohort", tmp_path / "out", "--patient", "p", "--every", "1.5", "--from-t0")
+    result = lungcast(*words, "--scan", "s0")
+    assert result.exit_code == 0, result.output
+    assert "nothing there was observed" in result.output
+    rows = (tmp_path / "out/volumes.csv").read_text().splitlines()
+    days = [float(row.split(",")[0]) for row in rows[1:]]
+    volumes_ml = [float(row.split(",")[2]) for row in rows[1:]]
+    assert days == [-3.0, -1.5, 0.0]
+    observed_ml = small_scan("p", "s0").infection.sum() * small_scan().grid.voxel_volume_ml
+    assert volumes_ml[0] == pytest.approx(0.1 * observed_ml, rel=0.03)
+    assert volumes_ml[-1] == pytest.approx(observed_ml, rel=0.15)
+    later = lungcast(*words, "--scan", "s1", "--force")
+    assert later.exit_code == 1
+    assert "before a patient's first annotated scan" in later.output
+    both = lungcast(*words, "--scan", "s0", "--seeds", "3", "--force")
+    assert both.exit_code == 2
+    assert "not both" in both.output
+
+
 def test_what_cannot_be_is_refused(folder: Path, tmp_path: Path) -> None:
     one = cohort_of(tmp_path / "one", small_scan())
     words = ("--json", tmp_path / "f.json", "--population", tmp_path / "population.json")

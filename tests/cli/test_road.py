@@ -72,6 +72,8 @@ def test_info_knows_everything_on_the_road(road: Path) -> None:
         "augmented/phantom3-01_s1-sim1.h5": "a synthetic scan",
         "fits.json": "fits of 6 pairs",
         "simulation": "simulation folder",
+        "population.json": "population of 3 patients",
+        "forecast.json": "scores of 3 forecasts",
         "model": "three-way segmenter for the 64^3 grid",
         "result": "segmentation folder",
     }

@@ -1,0 +1,68 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from simulator.dynamics.engine import Controls
+
+FILE = click.Path(path_type=Path)
+
+
+def controls_of(spread: float, seeded_share: float, clustering: float, correlation_mm: float) -> Controls:
+    """The morphology controls, or an error for the user."""
+    from simulator.dynamics.engine import Controls
+    from simulator.dynamics.errors import ParameterError
+    from standard_space.errors import UsageError
+
+    try:
+        return Controls(spread, seeded_share, clustering, correlation_mm)
+    except ParameterError as error:
+        raise UsageError(str(error)) from None
+
+
+def morphology(command):  # type: ignore[no-untyped-def]
+    """The four options of `Controls`."""
+    for option in (
+        click.option(
+            "--correlation-mm", default=6.0, show_default=True, help="Scale of the texture; 0 is off."
+        ),
+        click.option(
+            "--clustering", default=0.5, show_default=True, help="How clustered consolidation grows, 0..1."
+        ),
+        click.option(
+            "--seeded-share", default=0.0, show_default=True, help="Share of births away from lesions, 0..1."
+        ),
+        click.option(
+            "--spread", default=2.0, show_default=True, help="0 ragged and widespread ... 8 compact (gamma)."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+seed_option = click.option(
+    "--seed",
+    type=click.IntRange(0, 2**31 - 1),
+    default=0,
+    show_default=True,
+    help="The same seed gives the same results.",
+)
+jump_option = click.option(
+    "--jump",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="Transitions (1/100 day) drawn at once.",
+)
+loss_option = click.option(
+    "--loss",
+    type=click.Choice(["l2", "poisson"]),
+    default="l2",
+    show_default=True,
+    help="L2 in absolute counts (the paper's), or the Poisson likelihood.",
+)
