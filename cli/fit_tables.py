@@ -20,7 +20,7 @@ _SHOWN = (
 
 
 def _range(low: float, high: float, ends: Sequence[str] = ()) -> str:
-    return f"{'<' if 'low' in ends else ''}{low:.3g}-{high:.3g}{'>' if 'high' in ends else ''}"
+    return f"{'<' if 'low' in ends else ''}{low:.3g}..{high:.3g}{'>' if 'high' in ends else ''}"
 
 
 def _interval(fit: PairFit, name: str) -> str:

@@ -1,9 +1,10 @@
 """The voxel engine: moves a lesion through time in jumps of whole transitions (DESIGN 3).
 
-For every jump: expected births with their ages come from the chain and are drawn as Poisson numbers per
-final bin; they are placed among normal voxels. The voxels that were there are moved: how many go where is an
-exact multinomial with the rows of T^n, who goes is decided by rank. Counts are exact whatever the
-morphology controls, so the chain is the exact mean as long as births find space (`RunReport.exact`).
+For every jump, numbers come first (`numbers`): how many voxels of each lesion end in which bin is an exact
+multinomial with the rows of T^n, births with their ages are Poisson numbers. Births are placed among normal
+voxels; who of the voxels that were there goes where is decided by rank (`ranking`). Numbers are drawn before and
+whatever the morphology controls, so the chain is the exact mean as long as births find space
+(`RunReport.exact`), and its V the covariance.
 
 All randomness is a hash of (seed, purpose, voxel or counter, transition); work is proportional to infected
 plus frontier voxels.
@@ -17,7 +18,6 @@ from simulator.dynamics.jumps import Run
 from simulator.dynamics.parameters import TransitionParameters
 from simulator.dynamics.report import RunReport
 from simulator.dynamics.state import LesionState, start_state
-from simulator.dynamics.transitions import transition_rows
 
 __all__ = ["Controls", "LesionState", "RunReport", "advance", "start_state"]
 
@@ -74,10 +74,8 @@ def advance(
         return state
     run = Run(state, parameters, seed, controls if controls is not None else Controls())
     whole, rest = divmod(int(n_transitions), int(jump))
-    if whole:
-        rows = transition_rows(run.w, int(jump))
-        for _ in range(whole):
-            run.jump(state, rows, int(jump))
+    for _ in range(whole):
+        run.jump(state, int(jump))
     if rest:
-        run.jump(state, transition_rows(run.w, rest), rest)
+        run.jump(state, rest)
     return state

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from simulator.dynamics.bins import N_BELOW, N_BINS
 from simulator.dynamics.controls import Controls
-from simulator.dynamics.errors import ParameterError
 from simulator.dynamics.field import field_keys, fill_field, lattice_steps
 from simulator.dynamics.hashing import (
     PURPOSE_BIRTH_BIN,
@@ -27,6 +26,7 @@ from simulator.dynamics.hashing import (
 from simulator.dynamics.memory import remember
 from simulator.dynamics.multinomial import draw_binomial
 from simulator.dynamics.neighbours import enter_neighbourhoods, largest_weight
+from simulator.dynamics.numbers import draw_numbers, part_length
 from simulator.dynamics.parameters import TransitionParameters
 from simulator.dynamics.placement import (
     ROUND_DIVISOR,
@@ -47,15 +47,13 @@ from simulator.dynamics.rates import entry_distribution, rise_probabilities
 from simulator.dynamics.regions import MAX_REGIONS
 from simulator.dynamics.slots import (
     apply_moves,
-    draw_births,
-    draw_moves,
     drop_unplaced,
     give_bins,
     insert_newborns,
     split_births,
 )
 from simulator.dynamics.state import LesionState
-from simulator.dynamics.transitions import N_DESTINATIONS, births_in_jump
+from simulator.dynamics.transitions import N_DESTINATIONS, transition_rows
 
 _ZERO = np.uint64(0)
 
@@ -79,7 +77,10 @@ class Run:
         self.rise, self.entry = np.empty(N_BINS), np.empty(N_BELOW)
         rise_probabilities(self.w, self.rise, np.empty(N_BINS))
         entry_distribution(self.w[2], self.entry, np.empty(N_BELOW))
-        self.counts = np.zeros(N_BINS, np.int64)
+        self.here = np.zeros((MAX_REGIONS, N_BINS), np.int64)
+        self.newborn = np.zeros((2, N_BINS), np.int64)
+        self.born_moves = np.zeros(N_DESTINATIONS, np.int64)
+        self.rows, self.part = np.zeros((N_BINS, N_DESTINATIONS)), 0
         self.means = np.zeros(N_DESTINATIONS)
         self.births = np.zeros(N_DESTINATIONS, np.int64)
         self.births_left = np.zeros(N_DESTINATIONS, np.int64)
@@ -100,8 +101,10 @@ class Run:
         self.moves = np.zeros((kept, N_DESTINATIONS), np.int64)
         wanted = (int(self.seed), controls.correlation_mm)
         if state._field_of != wanted:
-            self.fill(state, 0, state.n)
-            if state._remembers and controls.correlation_mm > 0:
+            remembers = state._remembers and controls.correlation_mm > 0
+            if not remembers or state._born[: state.n].any():
+                self.fill(state, 0, state.n)
+            if remembers:
                 remember(
                     state._source.reshape(-1), state._status, state._voxel, state._born, state._region,
                     state.n, state._n_regions, state._dims, state.spacing_mm, controls.correlation_mm,
@@ -130,20 +133,33 @@ class Run:
             state._voxel, first, last, state.shape[1], state.shape[2], self.steps, self.keys, state._field
         )
 
-    def jump(self, state: LesionState, rows: NDArray[np.float64], steps: int) -> None:
+    def jump(self, state: LesionState, steps: int) -> None:
+        """Play `steps` transitions: at once, or in parts when voxels are independent of each other."""
+        part = part_length(steps, self.w[0], self.w[1])
+        if part != self.part:
+            self.rows, self.part = transition_rows(self.w, part), part
+        if self.pushes.ordered:
+            self.play(state, steps // part)
+            return
+        # numbers per bin are needed then, and a jump of several parts has them per lesion only
+        for _ in range(steps // part):
+            self.play(state, 1)
+
+    def play(self, state: LesionState, parts: int) -> None:
+        """One draw, one placement, one order: `parts` times the length of a part."""
         report = state.report
-        when = state.transition
+        when, steps = state.transition, self.part * parts
         n_old, regions = state.n, state._n_regions
         births = self.births
         if steps != self.steps_scored:
             self.pushes, self.steps_scored = Pushes(self.controls, steps), steps
-        self.expect_births(state, steps)
-        draw_births(self.means, self.seed, when, births)
         self.fit_scratch(state, 0)
-        recoveries = draw_moves(
-            state._counts, regions, rows, self.seed, when, self.moves, self.region_moves,
-            self.cumulative_rows, self.stack,
+        draw_numbers(
+            state._counts, regions, self.w, self.g_ref, self.rise, self.entry, self.rows, self.part, parts,
+            2.0 * state._n_free + 1000.0, self.seed, when, self.moves, self.region_moves, births, self.here,
+            self.newborn, self.born_moves, self.chain_scratch, self.means, self.cumulative_rows, self.stack,
         )  # fmt: skip
+        recoveries = int(self.region_moves[:regions, 0].sum())
         report.born_and_recovered += int(births[0])
         wanted = int(births[1:].sum())
         state.reserve(wanted, recoveries)
@@ -164,22 +180,6 @@ class Run:
         report.jumps += 1
         report.transitions += steps
         state.transition += steps
-
-    def expect_births(self, state: LesionState, steps: int) -> None:
-        """Means per final destination; far beyond the free places they are cut, as the rest would be lost."""
-        np.sum(state._counts, axis=0, out=self.counts)
-        births_in_jump(
-            self.counts, self.w, self.g_ref, self.rise, self.entry, steps, self.chain_scratch, self.means
-        )
-        total = float(self.means.sum())
-        if not np.isfinite(total):
-            raise ParameterError(
-                "births grow beyond all numbers within one jump", got=f"birth_rate {self.w[0]}",
-                remedy="lower birth_rate or linked_share",
-            )  # fmt: skip
-        most = 2.0 * state._n_free + 1000.0
-        if total > most:
-            self.means *= most / total
 
     def place(self, state: LesionState, wanted: int) -> int:
         """Place births in rounds; return how many found a voxel."""

@@ -17,7 +17,13 @@ def untouched_zeros(size: int, dtype: DTypeLike) -> NDArray[Any]:
     the neighbourhood of some lesions in 512^3 that was four times the cost of everything else in starting.
     """
     kind = np.dtype(dtype)
-    block = mmap.mmap(-1, max(size, 1) * kind.itemsize)
+    length = max(size, 1) * kind.itemsize
+    if hasattr(
+        mmap, "MAP_PRIVATE"
+    ):  # shared, as Python has it by default, a forked child would write in ours
+        block = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    else:
+        block = mmap.mmap(-1, length)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
         with contextlib.suppress(OSError):  # a kernel without huge pages has nothing to switch off
             block.madvise(mmap.MADV_NOHUGEPAGE)

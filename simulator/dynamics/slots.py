@@ -1,4 +1,4 @@
-"""The inner loops of a jump: draw the numbers, insert newborns, give bins, move voxels, close the holes.
+"""The inner loops of a jump: insert newborns, give bins, move voxels, close the holes.
 
 All of them work on the slots of a state (`LesionState`); none allocates more than a table of bins.
 """
@@ -9,74 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.dynamics._jit import kernel
-from simulator.dynamics.bins import N_BELOW, N_BINS
+from simulator.dynamics.bins import N_BELOW
 from simulator.dynamics.hashing import (
-    PURPOSE_BIRTH_NUMBER,
-    PURPOSE_MULTINOMIAL,
     draw_below,
     draw_fraction,
-    stream_key,
 )
-from simulator.dynamics.multinomial import draw_multinomial, draw_poisson
 from simulator.dynamics.neighbours import FREE, IN_FRONTIER, INFECTED, add_to_neighbours
 from simulator.dynamics.ranking import destination_of
 
 _ZERO = np.uint64(0)
-
-
-@kernel
-def draw_births(
-    means: NDArray[np.float64], seed: np.uint64, transition: int, births: NDArray[np.int64]
-) -> None:
-    """Fill births (131,) with Poisson numbers per final destination."""
-    for d in range(means.shape[0]):
-        key = stream_key(seed, PURPOSE_BIRTH_NUMBER * 1000 + d, transition)
-        births[d], _ = draw_poisson(means[d], key, _ZERO)
-
-
-@kernel
-def draw_moves(
-    counts: NDArray[np.int64],
-    n_regions: int,
-    rows: NDArray[np.float64],
-    seed: np.uint64,
-    transition: int,
-    moves: NDArray[np.int64],
-    region_moves: NDArray[np.int64],
-    cumulative: NDArray[np.float64],
-    stack: NDArray[np.int64],
-) -> int:
-    """Draw how many voxels of every bin of every region go to each destination.
-
-    Parameters
-    ----------
-    counts : int64, shape (regions, 130)
-    rows : float64, shape (130, 131)
-        Probabilities of the destinations.
-    moves : int64, shape (regions * 130, 131) or (1, 131)
-        Filled with multinomial numbers; a single row is used again and again.
-    region_moves : int64, shape (regions, 131)
-        Filled with their sums over the bins of a region.
-    cumulative, stack
-        Scratch of `draw_multinomial`.
-
-    Returns
-    -------
-    recoveries : int
-        Voxels that recover.
-    """
-    recoveries = 0
-    for region in range(n_regions):
-        region_moves[region] = 0
-        for k in range(N_BINS):
-            row = moves[region * N_BINS + k if moves.shape[0] > 1 else 0]
-            key = stream_key(seed, PURPOSE_MULTINOMIAL * 1000 + 100_000 * region + k, transition)
-            draw_multinomial(counts[region, k], rows[k], row, key, cumulative, stack)
-            recoveries += row[0]
-            if counts[region, k] > 0:
-                for d in range(row.shape[0]):
-                    region_moves[region, d] += row[d]
-    return recoveries
 
 
 @kernel

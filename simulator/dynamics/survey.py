@@ -1,6 +1,6 @@
 """Reading a whole scan once: which voxels are tissue, which are infected, and what is wrong with them.
 
-Most of a scan is no tissue, so eight voxels are skipped at a time; 512^3 takes a tenth of a second.
+Most of a scan is no tissue, so 64 voxels are skipped at a time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,17 @@ from simulator.dynamics.hashing import popcount64
 from simulator.dynamics.neighbours import ANNOTATED, INFECTED
 
 _WORD = 8
+_BLOCK = 8  # words looked at together while there is nothing in them
 _ZERO = np.uint64(0)
+
+
+@kernel
+def _is_empty(first: NDArray[np.uint64], second: NDArray[np.uint64], word: int) -> bool:
+    """Whether a block of words is 0 in both."""
+    seen = _ZERO
+    for i in range(word, word + _BLOCK):
+        seen |= first[i] | second[i]
+    return seen == _ZERO
 
 
 @kernel
@@ -45,7 +55,12 @@ def survey_tissue(
     tissue_words = tissue[: whole * _WORD].view(np.uint64)
     status_words = status[: whole * _WORD].view(np.uint64)
     number, outside, bad, free = 0, 0, 0, 0
-    for word in range(whole + 1):
+    word = -1
+    while word < whole:
+        word += 1
+        if word % _BLOCK == 0:
+            while word + _BLOCK <= whole and _is_empty(infected_words, tissue_words, word):
+                word += _BLOCK
         first, last = word * _WORD, min((word + 1) * _WORD, size)
         if word < whole and infected_words[word] == _ZERO:
             if tissue_words[word] == _ZERO:
@@ -79,7 +94,12 @@ def collect_infected(infected: NDArray[np.uint8], index: NDArray[np.int64]) -> N
     whole = size // _WORD
     words = infected[: whole * _WORD].view(np.uint64)
     found = 0
-    for word in range(whole + 1):
+    word = -1
+    while word < whole:
+        word += 1
+        if word % _BLOCK == 0:
+            while word + _BLOCK <= whole and _is_empty(words, words, word):
+                word += _BLOCK
         if word < whole and words[word] == _ZERO:
             continue
         for i in range(word * _WORD, min((word + 1) * _WORD, size)):

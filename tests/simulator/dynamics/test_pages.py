@@ -1,3 +1,7 @@
+import multiprocessing
+import os
+import warnings
+
 import numpy as np
 import pytest
 
@@ -18,3 +22,17 @@ def test_copies_hold_the_same_and_are_apart(size: int, dtype: type) -> None:
     np.testing.assert_array_equal(copy, array)
     copy[:] = 7
     assert size == 0 or (array != 7).any() or size == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_does_not_write_in_ours() -> None:
+    # a data loader's workers fork: what they play must not reach the lesion of their parent
+    array = untouched_zeros(100_000, np.uint8)
+    array[5] = 1
+    child = multiprocessing.get_context("fork").Process(target=array.fill, args=(9,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks beside threads
+        child.start()
+    child.join()
+    assert child.exitcode == 0
+    assert array.sum() == 1

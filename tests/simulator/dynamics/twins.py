@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
+from simulator.dynamics.hashing import as_seed
+from simulator.dynamics.numbers import draw_numbers
 from simulator.dynamics.parameters import TransitionParameters
 from simulator.dynamics.rates import entry_distribution, rise_probabilities
 from simulator.dynamics.state import LesionState, start_state
-from simulator.dynamics.transitions import births_in_jump
+from simulator.dynamics.transitions import births_in_jump, transition_rows
 
 WIDTH, BINS, BELOW = 0.005, 130, 30
 CENTRES = -0.15 + WIDTH * (np.arange(BINS) + 0.5)
@@ -72,6 +76,41 @@ def births(counts: NDArray[np.int64], w: TransitionParameters, steps: int) -> ND
     rise_probabilities(w.as_array(), rise, np.empty(BINS))
     entry_distribution(w.entry_signal, entry_bins, np.empty(BELOW))
     births_in_jump(counts, w.as_array(), w.reference_ggo_voxels, rise, entry_bins, steps, scratch, result)
+    return result
+
+
+@dataclass
+class Numbers:
+    """What `draw_numbers` fills."""
+
+    moves: NDArray[np.int64]
+    region_moves: NDArray[np.int64]
+    births: NDArray[np.int64]
+
+
+def numbers(
+    counts: NDArray[np.int64],
+    w: TransitionParameters,
+    part: int,
+    parts: int,
+    seed: int,
+    rows_kept: bool = True,
+    most_births: float = 1e9,
+) -> Numbers:
+    """The numbers of one jump, drawn by the kernel."""
+    regions = counts.shape[0]
+    rise, entry_bins = np.empty(BINS), np.empty(BELOW)
+    rise_probabilities(w.as_array(), rise, np.empty(BINS))
+    entry_distribution(w.entry_signal, entry_bins, np.empty(BELOW))
+    moves = np.ones((130 * regions if rows_kept else 1, 131), np.int64)
+    result = Numbers(moves, np.ones((regions, 131), np.int64), np.ones(131, np.int64))
+    draw_numbers(
+        counts, regions, w.as_array(), w.reference_ggo_voxels, rise, entry_bins,
+        transition_rows(w.as_array(), part), part, parts, most_births, as_seed(seed), 0, moves, result.region_moves,
+        result.births, np.empty((regions, 130), np.int64), np.empty((2, 130), np.int64), np.empty(131, np.int64),
+        np.empty((2, 130)),
+        np.empty(131), np.empty(132), np.zeros((32, 3), np.int64),
+    )  # fmt: skip
     return result
 
 
