@@ -286,7 +286,7 @@ def main(json_path: Path, docs: bool) -> None:
             for name, r in results.items()
         },
     }
-    json_path.write_text(json.dumps(report, indent=1))
+    json_path.write_text(json.dumps(report, indent=1, allow_nan=False))
     text = "\n\n".join([markdown(targets, measured_on), texture_rows(pairs), control_rows(results)])
     click.echo(text)
     if docs:

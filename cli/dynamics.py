@@ -47,7 +47,11 @@ def fit(
     from simulator.fits import fit_cohort
     from simulator.population_file import population_of, save_population
     from standard_space.cohort import Cohort
+    from standard_space.errors import LungcastError
+    from standard_space.files import check_output_file
 
+    for path in (json_path, population):
+        check_output_file(path)
     opened = Cohort.open(cohort)
     with console.progress("fit") as progress:
         fits = fit_cohort(opened, loss=loss, intervals=intervals, joint=True, progress=progress)
@@ -70,16 +74,21 @@ def fit(
         console.say(
             "An interval marked < or > runs to the limit of the model: the data do not close it there."
         )
+    failures = dict(fits.failures)
     if population is not None:
-        found = population_of(fits)
-        save_population(found, fits, population)
-        written["population"] = population
-        for line in found.notes:
-            console.note(f"population: {line}")
-        console.say(table(population_rows(found)))
+        try:
+            found = population_of(fits)
+            save_population(found, fits, population)
+        except LungcastError as error:
+            failures["population"] = str(error)
+        else:
+            written["population"] = population
+            for line in found.notes:
+                console.note(f"population: {line}")
+            console.say(table(population_rows(found)))
     console.say(f"{len(fits.fits)} pairs fitted:")
     console.wrote(written)
-    console.finish(fits.failures, {name: [text] for name, text in fits.skipped.items()})
+    console.finish(failures, {name: [text] for name, text in fits.skipped.items()})
 
 
 @click.command(
@@ -149,13 +158,24 @@ def simulate(
     one drawn from a population. With --from-t0 an onset that nobody saw is played: from a tenth of the infected
     voxels at the recovery limit, three days before the first scan, by the dynamics that lead from there to it.
     """
-    from simulator.simulation import simulate_scan
+    from simulator.simulation import check_request, simulate_scan
     from standard_space.cohort import Cohort
     from standard_space.files import prepare_output_folder
 
     controls = controls_of(spread, seeded_share, clustering, correlation_mm)
     opened = Cohort.open(cohort)
     entry = opened.find(patient, scan)
+    check_request(
+        opened,
+        entry,
+        days=days,
+        every=every,
+        fits_path=fits_path,
+        seeds=seeds,
+        from_t0=from_t0,
+        population_path=population_path,
+        consolidation_hu=consolidation_hu,
+    )
     prepare_output_folder(out, "simulation", force=force)
     with console.progress("simulate") as progress:
         rows, notes = simulate_scan(

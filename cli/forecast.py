@@ -62,6 +62,7 @@ def forecast(
     from simulator.forecast_figures import forecast_figure
     from simulator.forecast_record import ForecastPicture, ForecastSettings
     from standard_space.cohort import Cohort
+    from standard_space.files import check_output_file
 
     settings = ForecastSettings(
         runs=runs,
@@ -73,12 +74,18 @@ def forecast(
         controls=controls_of(spread, seeded_share, clustering, correlation_mm),
     )
 
+    undrawn: dict[str, str] = {}
+
     def draw(picture: ForecastPicture) -> None:
         if figures is not None:
             made = picture.forecast
             name = f"{made.patient}_{made.earlier}_{made.source}_{made.target}.png"
-            save_figure(forecast_figure(picture), figures / name)
+            try:
+                save_figure(forecast_figure(picture), figures / name)
+            except OSError as error:  # a picture less is no reason to lose the forecasts
+                undrawn[f"{made.name}, figure"] = str(error)
 
+    check_output_file(json_path)
     opened = Cohort.open(cohort)
     with console.progress("forecast") as progress:
         result = forecast_cohort(opened, settings, on_forecast=draw, progress=progress)
@@ -97,7 +104,7 @@ def forecast(
     if figures is not None and result.forecasts:
         written["figures"] = figures
     console.wrote(written)
-    console.finish(result.failures, {name: [text] for name, text in result.skipped.items()})
+    console.finish({**result.failures, **undrawn}, {name: [text] for name, text in result.skipped.items()})
 
 
 def _cell(value: object, form: str = ".2f") -> str:

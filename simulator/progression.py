@@ -23,6 +23,8 @@ from standard_space.restore import restore_mask, restore_volume
 from standard_space.scan import Scan
 from standard_space.window import AIR_HU
 
+LONGEST_DAYS = 3650.0
+MOST_FRAMES = 10_000
 DEFAULT_JUMP = 10
 """Transitions drawn at once; counts do not depend on it (DESIGN 3)."""
 
@@ -161,11 +163,18 @@ def frame_transitions(days: float, every: float) -> list[int]:
     Raises
     ------
     UsageError
-        When `days` or `every` is less than one transition (0.01 days), or not finite.
+        When `days` or `every` is less than one transition (0.01 days) or not finite, when `days` is more than ten
+        years, or when there would be more than 10,000 frames.
     """
     for name, value in (("days", days), ("every", every)):
         if not (math.isfinite(value) and value * TRANSITIONS_PER_DAY >= 1):
             raise UsageError(f"the option {name} is too small", got=value, expected="at least 0.01 days")
+    if days > LONGEST_DAYS or days / every > MOST_FRAMES:
+        raise UsageError(
+            "the progression is too long",
+            got=f"{days:g} days, every {every:g}",
+            expected=f"at most {LONGEST_DAYS:g} days and {MOST_FRAMES} scans",
+        )
     last = round(days * TRANSITIONS_PER_DAY)
     steps = range(math.ceil(days / every - 1e-9) + 1)
     return sorted({min(round(k * every * TRANSITIONS_PER_DAY), last) for k in steps})

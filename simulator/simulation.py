@@ -25,13 +25,64 @@ from simulator.progression import (
     write_volumes,
 )
 from simulator.seeding import Where, seed_infection
-from simulator.series import T0
 from standard_space.cohort import Cohort, Entry
 from standard_space.errors import DataError, UsageError
 from standard_space.files import sha256_of, write_mark
 from standard_space.progress import Progress, silent
 from standard_space.scan import Scan
 from standard_space.version import lungcast_version
+
+LEAST_HU, MOST_HU = -1024.0, 3071.0
+
+
+def check_request(
+    cohort: Cohort,
+    entry: Entry,
+    *,
+    days: float,
+    every: float,
+    fits_path: str | Path | None,
+    seeds: int | None,
+    from_t0: bool,
+    population_path: str | Path | None,
+    consolidation_hu: float,
+) -> None:
+    """Find what is wrong with a request (`simulate_scan`) before any folder is made or emptied.
+
+    Raises
+    ------
+    UsageError, DataError, ReadError
+        Options that cannot be or do not go together, stored fits or a population that cannot be read.
+    """
+    frame_transitions(days, every)
+    if not LEAST_HU <= consolidation_hu <= MOST_HU:  # NaN is neither
+        raise UsageError(
+            "the cut to consolidation is no HU of tissue", got=consolidation_hu,
+            expected=f"{LEAST_HU:g} to {MOST_HU:g}",
+        )  # fmt: skip
+    if seeds is not None and seeds < 1:
+        raise UsageError("the number of seeds is too small", got=seeds, expected="1 or more")
+    if from_t0 and seeds is not None:
+        raise UsageError("an infection starts from seeds or from Y_t0, not both", remedy="leave one out")
+    if population_path is not None:
+        if seeds is None:
+            raise UsageError(
+                "a population gives the dynamics of new infections, so it needs seeds",
+                remedy="add --seeds, or give --fits instead of --population",
+            )
+        load_population(population_path)
+    if fits_path is not None and seeds is None:
+        CohortFits.load(fits_path).of(entry)
+    if from_t0:
+        annotated = [other for other in cohort.by_patient()[entry.patient] if other.infected_ml is not None]
+        first = next((other for other in annotated if not other.synthetic), None)
+        if first is not None and first.scan != entry.scan:
+            raise DataError(
+                "Y_t0 lies before a patient's first annotated scan",
+                where=entry.name,
+                got=f"a scan that {first.scan} goes before",
+                remedy=f"start from {first.scan}, or leave --from-t0 out",
+            )
 
 
 def simulate_scan(
@@ -93,15 +144,12 @@ def simulate_scan(
         When a population is given without seeds (a scan's own infection goes by its own fit), or seeds with
         `from_t0`.
     DataError
-        When `from_t0` is asked of a scan that is not its patient's first annotated one.
+        When `from_t0` is asked of a scan that is not its patient's first annotated one, and as `cohort.read`.
     """
-    if from_t0 and seeds is not None:
-        raise UsageError("an infection starts from seeds or from Y_t0, not both", remedy="leave one out")
-    if population_path is not None and seeds is None:
-        raise UsageError(
-            "a population gives the dynamics of new infections, so it needs seeds",
-            remedy="add --seeds, or give --fits instead of --population",
-        )
+    check_request(
+        cohort, entry, days=days, every=every, fits_path=fits_path, seeds=seeds, from_t0=from_t0,
+        population_path=population_path, consolidation_hu=consolidation_hu,
+    )  # fmt: skip
     folder = Path(folder)
     wanted = frame_transitions(days, every)
     scan = cohort.read(entry)
@@ -113,13 +161,6 @@ def simulate_scan(
         stored = _fitted(cohort, entry, folder, fits_path, notes)
         parameters = stored.fit.parameters
         if from_t0:
-            if stored.from_scan != T0:
-                raise DataError(
-                    "Y_t0 lies before a patient's first annotated scan",
-                    where=entry.name,
-                    got=f"a scan that {stored.from_scan} goes before",
-                    remedy=f"start from the first scan, or from {stored.from_scan} without --from-t0",
-                )
             scan, state = start_before(scan, seed)
             notes.append(
                 "starts from the constructed Y_t0, three days before the scan: nothing there was observed"

@@ -41,7 +41,8 @@ def radial_spectrum(
 ) -> Spectrum:
     """Power spectrum of the signal inside a lesion, averaged over directions.
 
-    The deviation from the lesion's mean, 0 outside, is Fourier transformed over the lesion's bounding box,
+    Small lesions have fewer bins: one that holds no frequency of the transform is left out. The deviation from
+    the lesion's mean, 0 outside, is Fourier transformed over the lesion's bounding box,
     padded by a quarter; frequencies run from 1/50 per mm to the lowest Nyquist frequency of the three axes.
 
     Parameters
@@ -84,22 +85,30 @@ def radial_spectrum(
     twice = np.broadcast_to(np.where(axes[2] > 0, 2.0, 1.0), power.shape).ravel()
     total = np.bincount(number[used], (power.ravel() * twice)[used], N_FREQUENCIES)
     weight = np.bincount(number[used], twice[used], N_FREQUENCIES)
-    return Spectrum(np.sqrt(edges[1:] * edges[:-1]), total / np.maximum(weight, 1.0))
+    filled = weight > 0
+    return Spectrum(np.sqrt(edges[1:] * edges[:-1])[filled], total[filled] / weight[filled])
 
 
 def log_spectrum_error(spectrum: Spectrum, reference: Spectrum) -> float:
-    """Root mean square difference of the decadic logarithms of two spectra over their frequencies.
+    """Root mean square difference of the decadic logarithms of two spectra over the frequencies of both.
 
     Raises
     ------
     DataError
-        When they are not on the same frequencies.
+        When they share fewer than half of the twelve frequencies.
     """
-    if not np.allclose(spectrum.frequency_per_mm, reference.frequency_per_mm):
+    common, mine, theirs = np.intersect1d(
+        spectrum.frequency_per_mm.round(9), reference.frequency_per_mm.round(9), return_indices=True
+    )
+    if common.size < N_FREQUENCIES // 2:
         raise DataError(
-            "the spectra are on different frequencies", remedy="compare scans in the same standard space"
+            "the spectra have too few frequencies in common",
+            got=common.size,
+            expected=f"{N_FREQUENCIES // 2} or more",
+            remedy="compare larger lesions, in the same standard space",
         )
-    return float(np.sqrt(np.mean((np.log10(spectrum.power) - np.log10(reference.power)) ** 2)))
+    difference = np.log10(spectrum.power[mine]) - np.log10(reference.power[theirs])
+    return float(np.sqrt(np.mean(difference**2)))
 
 
 def shuffled(signal: NDArray[np.float32], lesion: NDArray[np.bool_], seed: int = 0) -> NDArray[np.float32]:

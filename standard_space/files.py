@@ -45,6 +45,30 @@ def clear_temporaries(folder: str | Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def check_output_file(path: str | Path | None) -> None:
+    """Find out before the work whether a file can be written there; None is no file.
+
+    Raises
+    ------
+    UsageError
+        When the path is a folder, or its folder cannot be made or written to.
+    """
+    if path is None:
+        return
+    path = Path(path)
+    if path.is_dir():
+        raise UsageError("the output is a folder", where=path, expected="the name of a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writable = os.access(path.parent, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise UsageError(
+            "the output's folder cannot be written to", where=path, remedy="choose another place"
+        )
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_path(path) as temporary:

@@ -84,9 +84,11 @@ class Population:
         values, vectors = np.linalg.eigh(self.spread)
         vectors = vectors * np.where(vectors[np.argmax(np.abs(vectors), axis=0), np.arange(8)] < 0, -1.0, 1.0)
         normal = np.random.default_rng([int(seed), _STREAM]).standard_normal(8)
-        return _to_parameters(
-            self.mean + vectors @ (np.sqrt(np.maximum(values, 0.0)) * normal), reference_ggo_voxels
-        )
+        y = self.mean + vectors @ (np.sqrt(np.maximum(values, 0.0)) * normal)
+        # linear algebra differs in its last bits between processors; the seed is to give the same W on all
+        drawn = _to_parameters(y.round(9), reference_ggo_voxels)
+        digits = [float(f"{value:.11e}") for value in drawn.as_array()]
+        return TransitionParameters.from_array(digits, reference_ggo_voxels)
 
     def quantiles(self) -> dict[str, tuple[float, float, float]]:
         """Of every parameter over patients: at mean - 1.96 s.d., mean, mean + 1.96 s.d. of its y."""

@@ -114,3 +114,34 @@ def test_what_cannot_be_is_refused(folder: Path, tmp_path: Path) -> None:
     missing = lungcast(*simulate, "--population", tmp_path / "none.json")
     assert missing.exit_code == 1
     assert "no such population file" in missing.output
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (("--days", "-1"), "too small"),
+        (("--days", "1e12"), "too long"),
+        (("--every", "1e-9"), "too small"),
+        (("--days", "3000", "--every", "0.02"), "too long"),
+        (("--seeds", "0"), "number of seeds"),
+        (("--consolidation-hu", "nan"), "no HU of tissue"),
+        (("--fits", "none.json"), "no such fits file"),
+        (("--seeds", "2", "--population", "none.json"), "no such population"),
+    ],
+)
+def test_a_typo_does_not_touch_the_output_folder(
+    wrong: tuple[str, ...], words: str, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    result = lungcast("simulate", folder / "cohort", out, "--patient", "p", "--scan", "s0", *wrong)
+    assert result.exit_code in (1, 2)
+    assert words in result.output
+    assert "Traceback" not in result.output
+    assert not out.exists()
+
+
+def test_outputs_that_cannot_be_are_found_before_the_work(folder: Path, tmp_path: Path) -> None:
+    for command in ("fit", "forecast"):
+        result = lungcast(command, folder / "cohort", "--json", tmp_path)
+        assert result.exit_code == 2
+        assert "is a folder" in result.output

@@ -124,7 +124,7 @@ def test_every_lesion_follows_the_chain_by_itself(jump: int, controls: Controls)
     assert 0.4 < ratio < 2.0
 
 
-@pytest.mark.parametrize("jump", [1, 10])
+@pytest.mark.parametrize("jump", [1, 10, 40])
 def test_engine_scatters_as_v_says(jump: int) -> None:
     number = 200
     results = runs(GROWING, 40, jump, OFF, number)

@@ -106,7 +106,8 @@ def numbers(
     result = Numbers(moves, np.ones((regions, 131), np.int64), np.ones(131, np.int64))
     draw_numbers(
         counts, regions, w.as_array(), w.reference_ggo_voxels, rise, entry_bins,
-        transition_rows(w.as_array(), part), part, parts, most_births, as_seed(seed), 0, moves, result.region_moves,
+        transition_rows(w.as_array(), part), part, parts, most_births, as_seed(seed), 0, moves,
+        result.region_moves,
         result.births, np.empty((regions, 130), np.int64), np.empty((2, 130), np.int64), np.empty(131, np.int64),
         np.empty((2, 130)),
         np.empty(131), np.empty(132), np.zeros((32, 3), np.int64),
