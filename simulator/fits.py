@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from simulator.dynamics.series_fit import SeriesFit, fit_series
 from simulator.series import Observation, Pair, observe, pairs
 from standard_space.cohort import Cohort, Entry
 from standard_space.errors import DataError, LungcastError, ReadError
-from standard_space.files import write_json
+from standard_space.files import read_own_json, write_json
 from standard_space.progress import Progress, silent
 from standard_space.version import lungcast_version
 
@@ -135,23 +134,7 @@ class CohortFits:
         ReadError
             When the file is missing, damaged, foreign, or of another schema version.
         """
-        path = Path(path)
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ReadError("no such fits file", where=path, remedy="make one with `lungcast fit`") from None
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ReadError(f"the fits cannot be read ({error})", where=path) from None
-        if not isinstance(content, dict) or content.get("lungcast") != "fits":
-            raise ReadError("not a lungcast fits file", where=path, remedy="make one with `lungcast fit`")
-        if content.get("schema") != SCHEMA:
-            raise ReadError(
-                "the fits have another schema version",
-                where=path,
-                got=content.get("schema"),
-                expected=SCHEMA,
-                remedy="run `lungcast fit` again",
-            )
+        content = read_own_json(path, "fits", SCHEMA, "lungcast fit")
         try:
             return cls(
                 grid=int(content["grid"]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from simulator.dynamics.population import Population, summarise
 from simulator.fits import CohortFits
 from simulator.series import T0
 from standard_space.errors import DataError, ReadError
-from standard_space.files import write_json
+from standard_space.files import read_own_json, write_json
 from standard_space.version import lungcast_version
 
 SCHEMA = 1
@@ -76,27 +75,7 @@ def load_population(path: str | Path) -> Population:
     ReadError
         When the file is missing, damaged, foreign, or of another schema version.
     """
-    path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ReadError(
-            "no such population file", where=path, remedy="make one with `lungcast fit --population`"
-        ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ReadError(f"the population cannot be read ({error})", where=path) from None
-    if not isinstance(content, dict) or content.get("lungcast") != "population":
-        raise ReadError(
-            "not a lungcast population file", where=path, remedy="make one with `lungcast fit --population`"
-        )
-    if content.get("schema") != SCHEMA:
-        raise ReadError(
-            "the population has another schema version",
-            where=path,
-            got=content.get("schema"),
-            expected=SCHEMA,
-            remedy="run `lungcast fit --population` again",
-        )
+    content = read_own_json(path, "population", SCHEMA, "lungcast fit --population")
     try:
         return Population.from_json(content["population"])
     except (KeyError, TypeError, AttributeError, DynamicsError) as error:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from standard_space.errors import UsageError
+from standard_space.errors import ReadError, UsageError
 from standard_space.version import lungcast_version
 
 
@@ -78,6 +78,34 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, content: Any) -> None:
     """Write JSON atomically, keys in the given order; NaN and infinities are refused."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_own_json(path: str | Path, kind: str, schema: int, command: str) -> dict[str, Any]:
+    """Content of a JSON file that lungcast wrote, marked `"lungcast": kind`.
+
+    Raises
+    ------
+    ReadError
+        When the file is missing, unreadable, foreign, or of another schema version; `command` makes a new one.
+    """
+    remedy = f"make one with `{command}`"
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ReadError(f"no such {kind} file", where=path, remedy=remedy) from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ReadError(f"the {kind} file cannot be read ({error})", where=path) from None
+    if not isinstance(content, dict) or content.get("lungcast") != kind:
+        raise ReadError(f"not a lungcast {kind} file", where=path, remedy=remedy)
+    if content.get("schema") != schema:
+        raise ReadError(
+            f"the {kind} file has another schema version",
+            where=path,
+            got=content.get("schema"),
+            expected=schema,
+            remedy=f"run `{command}` again",
+        )
+    return content
 
 
 def sha256_of(path: str | Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -97,14 +97,7 @@ class PairFit:
         DynamicsError
             If the data are of another schema or incomplete.
         """
-        if data.get("schema") != SCHEMA:
-            raise DynamicsError(
-                "the stored fit has another schema", got=data.get("schema"), expected=SCHEMA,
-                remedy="fit the pair again",
-            )  # fmt: skip
-        missing = [item.name for item in fields(cls) if item.name not in data]
-        if missing:
-            raise DynamicsError("the stored fit is incomplete", got=f"no {', '.join(missing)}")
+        check_stored(data, SCHEMA, [item.name for item in fields(cls)], "fit")
         values: dict[str, Any] = {}
         for item in fields(cls):
             value = data[item.name]
@@ -132,6 +125,23 @@ class PairFit:
             interval = f"{'<' if 'low' in ends else ''}{low:.3g} .. {high:.3g}{'>' if 'high' in ends else ''}"
             rows.append((name, float(getattr(self.parameters, name)), words, interval))
         return rows
+
+
+def check_stored(data: Mapping[str, Any], schema: int, names: Sequence[str], what: str) -> None:
+    """Refuse stored data of another schema, or without one of the names.
+
+    Raises
+    ------
+    DynamicsError
+    """
+    if data.get("schema") != schema:
+        raise DynamicsError(
+            f"the stored {what} has another schema", got=data.get("schema"), expected=schema,
+            remedy="fit again",
+        )  # fmt: skip
+    missing = [name for name in names if name not in data]
+    if missing:
+        raise DynamicsError(f"the stored {what} is incomplete", got=f"no {', '.join(missing)}")
 
 
 def plain(value: Any) -> Any:

@@ -20,7 +20,7 @@ from simulator.dynamics.determination import LEVEL, check_intervals, determine
 from simulator.dynamics.errors import DynamicsError
 from simulator.dynamics.fit import minimise, starting_points
 from simulator.dynamics.fit_problem import FitProblem, check_leg, check_loss
-from simulator.dynamics.pair_fit import numbers, plain
+from simulator.dynamics.pair_fit import check_stored, numbers, plain
 from simulator.dynamics.parameters import TransitionParameters
 from simulator.dynamics.uncertainty import score_covariance
 
@@ -90,14 +90,7 @@ class SeriesFit:
         DynamicsError
             If the data are of another schema or incomplete.
         """
-        if data.get("schema") != SCHEMA:
-            raise DynamicsError(
-                "the stored joint fit has another schema", got=data.get("schema"), expected=SCHEMA,
-                remedy="fit the series again",
-            )  # fmt: skip
-        missing = [item.name for item in fields(cls) if item.name not in data]
-        if missing:
-            raise DynamicsError("the stored joint fit is incomplete", got=f"no {', '.join(missing)}")
+        check_stored(data, SCHEMA, [item.name for item in fields(cls)], "joint fit")
         values = {item.name: data[item.name] for item in fields(cls)}
         values["parameters"] = TransitionParameters.from_json(values["parameters"])
         for name in ("correlations", "covariance", "observed", "fitted"):
