@@ -1,6 +1,7 @@
 """One jump of the voxel engine: numbers are drawn, births placed, voxels moved (DESIGN 3).
 
-`Run` holds what stays the same over many jumps and all scratch space, so that a jump allocates nothing.
+`Run` holds what stays the same over many jumps and all scratch space, so that a jump allocates nothing that
+grows with the lesion.
 """
 
 from __future__ import annotations
