@@ -15,7 +15,6 @@ their mean histogram against the chain.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,8 +31,6 @@ from simulator.dynamics.rates import entry_distribution, rise_probabilities
 GAMMA = 2.0
 ABOVE = 0.5
 """Weight of a neighbour above 0, relative to one below."""
-
-Step = Callable[[], None]
 
 
 @dataclass(frozen=True)

@@ -133,9 +133,9 @@ def compare_texture(first: Scan, second: Scan) -> PairTexture:
     )
 
 
-def small_lung() -> tuple[LesionState, TransitionParameters]:
+def small_lung() -> tuple[NDArray[np.float32], NDArray[np.bool_], LesionState, TransitionParameters]:
     """A ball of lung at the spacing of 512^3 with vessels and an airway, a Y_t0 in it, and a W that ends with
-    two fifths of the lesion above the clinical cut."""
+    two fifths of the lesion above the clinical cut; signal and tissue first."""
     shape = (76, 116, 116)
     z, y, x = (np.indices(shape) - np.array(shape).reshape(3, 1, 1, 1) / 2) * np.reshape(
         SPACING_MM, (3, 1, 1, 1)
@@ -149,7 +149,7 @@ def small_lung() -> tuple[LesionState, TransitionParameters]:
     signal = rng.normal(-0.2, 0.02, shape).astype(np.float32)
     state = start_state(signal, tenth, lung, SPACING_MM, recovery_limit=True)
     w = TransitionParameters(0.005, 0.5, 0.101, 0.08, 0.85, 0.004, 0.85, 0.18, 0.4 * float(lesion.sum()))
-    return state, w
+    return signal, lung, state, w
 
 
 @dataclass(frozen=True)
@@ -171,10 +171,9 @@ class ControlResult:
 
 def try_controls(controls: Controls) -> ControlResult:
     """Grow the same lesion several times under one setting."""
-    origin, w = small_lung()
+    _, open_tissue, origin, w = small_lung()
     mean, v = propagate_covariance(origin.counts(), w, TRANSITIONS)
     first = origin.mask()
-    open_tissue = (origin._status > 0).reshape(origin.shape)
     found, counts, outside = [], [], 0
     for seed in range(RUNS):
         state = advance(origin.copy(), w, TRANSITIONS, seed=seed, controls=controls)
@@ -204,15 +203,14 @@ def try_controls(controls: Controls) -> ControlResult:
 
 def join_of_seeds() -> tuple[float, float]:
     """Join share, and what random places would give, of seeds grown for a week by the default dynamics."""
-    origin, _ = small_lung()
-    z, y, x = np.indices(origin.shape) * np.reshape(SPACING_MM, (3, 1, 1, 1))
-    seeds = np.zeros(origin.shape, bool)
+    scan, tissue, _, _ = small_lung()
+    z, y, x = np.indices(tissue.shape) * np.reshape(SPACING_MM, (3, 1, 1, 1))
+    seeds = np.zeros_like(tissue)
     for at in ((20.0, 30.0, 25.0), (38.0, 52.0, 48.0), (50.0, 25.0, 50.0)):
         seeds |= (z - at[0]) ** 2 + (y - at[1]) ** 2 + (x - at[2]) ** 2 < 4.0**2
-    tissue = (origin._status > 0).reshape(origin.shape)
     found = []
     for seed in range(RUNS):
-        state = start_state(origin._source, seeds & tissue, tissue, SPACING_MM, recovery_limit=True)
+        state = start_state(scan, seeds & tissue, tissue, SPACING_MM, recovery_limit=True)
         advance(state, with_reference(DEFAULT_DYNAMICS, state), 700, seed=seed)
         signal, mask = state.signal_volume(), state.mask()
         dense = (signal >= CUT) & mask

@@ -21,7 +21,7 @@ from cli.options import FILE, controls_of, jump_option, loss_option, morphology,
     type=click.Choice(["wald", "profile"]),
     default="wald",
     show_default=True,
-    help="95 % intervals from standard errors, or from profiles (some 0.3 s more per pair).",
+    help="95 % intervals from standard errors, or from profiles (up to a second more per pair).",
 )
 @click.option(
     "--population",

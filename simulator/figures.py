@@ -23,7 +23,6 @@ from standard_space.scan import Scan
 INFECTION_COLOUR, TRUTH_COLOUR, LUNG_COLOUR = "#D55E00", "#009E73", "#56B4E9"
 BEFORE_COLOUR, OBSERVED_COLOUR, FITTED_COLOUR = "#999999", "#0072B2", "#D55E00"
 WINDOW_SIGNAL = (-0.5, 0.5)
-PLANES = ("axial", "coronal", "sagittal")
 
 
 def new_figure(

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy.stats import wasserstein_distance
 
-from simulator.dynamics.bins import N_BELOW, bin_centres
+from simulator.dynamics.bins import bin_centres
 from standard_space.errors import DataError
 from standard_space.geometry import Triple
 
@@ -174,12 +174,6 @@ def volume_error(forecast_ml: float, observed_ml: float) -> tuple[float, float |
     """Forecast minus observed volume in ml and in percent of the observed one (None when that is 0)."""
     error = forecast_ml - observed_ml
     return error, 100.0 * error / observed_ml if observed_ml > 0 else None
-
-
-def share_above(counts: Counts) -> float | None:
-    """Share of the infected voxels with a signal of 0 or more; None when there are none."""
-    total = float(counts.sum())
-    return float(counts[N_BELOW:].sum()) / total if total > 0 else None
 
 
 def grown_to(

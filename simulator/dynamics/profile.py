@@ -11,9 +11,9 @@ the chi-square quantile with one degree of freedom. Locally this is the Wald int
 away from the estimate it follows the chain and stops at the bounds.
 
 Why not the rise of the loss itself, rescaled by one factor per parameter (Kent, Biometrika 1982)? Neither loss is
-the likelihood of the counts, and the factor differs 24-fold (L2) between directions of W. A linked share held by
-its range then looks like information about everything else: over 200 pairs of the voxel engine such 95 % intervals
-covered the absorption rate in 80 % (docs/fitting.md).
+the likelihood of the counts, and the factor differs many times between directions of W. A linked share held by
+its range then looks like information about everything else, and such intervals miss the absorption rate far too
+often (docs/fitting.md).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from simulator.dynamics.bins import N_BINS
-from simulator.forecast_scores import Comparison, grown_to, share_above, signal_distance, volume_error
+from simulator.forecast_scores import Comparison, grown_to, signal_distance, volume_error
 from standard_space.errors import DataError
 
 SHAPE = (9, 10, 11)
@@ -79,8 +79,6 @@ def test_signal_distance_is_in_units_of_signal() -> None:
     assert signal_distance(first, second) == pytest.approx(0.1)
     assert signal_distance(first, 5 * first) == pytest.approx(0.0, abs=1e-12)
     assert signal_distance(first, np.zeros(N_BINS)) is None
-    assert share_above(second) == pytest.approx(1.0)
-    assert share_above(np.zeros(N_BINS)) is None
     assert volume_error(12.0, 10.0) == pytest.approx((2.0, 20.0))
     assert volume_error(12.0, 0.0) == (12.0, None)
 
