@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from standard_space.errors import ScanFileError, UsageError
 from standard_space.files import read_mark, write_text
 from standard_space.scan import Scan
-from standard_space.scanfile import read_meta, read_scan
+from standard_space.scanfile import is_whole, read_meta, read_scan
 from standard_space.scanreader import ScanReader, open_scan
 
 MANIFEST = "manifest.csv"
@@ -65,10 +65,11 @@ class Cohort:
         self.folder = folder
         self.entries = entries
         self.sources = sources
+        self._verified: set[tuple[str, str]] = set()
 
     @classmethod
     def open(cls, folder: str | Path, sources: Cohort | None = None) -> Cohort:
-        """Open a cohort folder.
+        """Open a cohort folder; see `open_with_sources` for an augmented one.
 
         Raises
         ------
@@ -158,12 +159,31 @@ class Cohort:
     def find_source(self, patient: str, scan: str, content_sha256: str) -> Scan:
         """The source of a synthetic scan, in this cohort or in its `sources`.
 
+        The first time a source is read its voxels are checked against their hash.
+
         Raises
         ------
         ScanFileError
             When it is missing or was altered.
         """
-        return read_scan(self._source_path(patient, scan, content_sha256))
+        sources = self.sources or self
+        path = self._source_path(patient, scan, content_sha256)
+        key = (str(path), content_sha256)
+        if key not in self._verified:
+            if not is_whole(path):
+                raise sources.altered(sources.find(patient, scan), "other voxels")
+            self._verified.add(key)
+        return read_scan(path)
+
+    def altered(self, entry: Entry, found: str) -> ScanFileError:
+        """The error for a scan file that no longer is what a synthetic scan or the manifest says."""
+        return ScanFileError(
+            "the source of a synthetic scan was altered",
+            where=self.path(entry),
+            got=found[:12],
+            expected=entry.content_sha256[:12],
+            remedy="put the original back, or augment again from the present cohort",
+        )
 
     def _source_path(self, patient: str, scan: str, content_sha256: str) -> Path:
         sources = self.sources or self
@@ -171,16 +191,46 @@ class Cohort:
             if entry.patient == patient and entry.scan == scan and not entry.synthetic:
                 found = read_meta(sources.path(entry))["content_sha256"]
                 if found != content_sha256:
-                    raise ScanFileError(
-                        "the source of a synthetic scan was altered",
-                        where=sources.path(entry),
-                        got=found[:12],
-                        expected=content_sha256[:12],
-                        remedy="augment again from the present cohort",
-                    )
+                    raise sources.altered(replace(entry, content_sha256=content_sha256), found)
                 return sources.path(entry)
         raise ScanFileError(
             f"the source {patient}/{scan} of a synthetic scan is missing",
             where=sources.folder,
-            remedy="open it together with the cohort that it was made from",
+            remedy="open it together with the cohort that it was made from (`--sources COHORT`)",
         )
+
+
+def open_with_sources(folder: str | Path, sources: str | Path | None = None) -> Cohort:
+    """Open a cohort; an augmented one together with the cohort that it was made from.
+
+    No path is stored in an augmented folder. Unless `sources` is given, the cohort is looked for among the folders
+    beside it, by the content hashes of its scans.
+
+    Raises
+    ------
+    UsageError
+        When a folder is no cohort, or no folder beside an augmented one holds its sources.
+    """
+    opened = Cohort.open(folder)
+    if sources is not None:
+        return Cohort.open(folder, Cohort.open(sources))
+    mark = read_mark(folder)
+    wanted = dict((mark or {}).get("provenance", {}).get("sources", {}))
+    if not any(entry.synthetic for entry in opened.entries) or not wanted:
+        return opened
+    best, most = None, 0
+    for candidate in sorted(Path(folder).resolve().parent.iterdir()):
+        other = read_mark(candidate) if candidate.is_dir() else None
+        if other is None or other["lungcast"] != "cohort" or not (candidate / MANIFEST).is_file():
+            continue
+        found = Cohort.open(candidate)
+        matches = sum(wanted.get(entry.name) == entry.content_sha256 for entry in found.entries)
+        if matches > most:
+            best, most = found, matches
+    if best is None:
+        raise UsageError(
+            "the cohort that this folder was made from does not lie beside it",
+            where=folder,
+            remedy="name it with --sources COHORT",
+        )
+    return Cohort.open(folder, best)

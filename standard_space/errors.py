@@ -87,3 +87,7 @@ class NoLungsError(DataError):
 
 class ScanFileError(DataError):
     """A scan file is truncated, foreign, of another schema version, or its source is missing or altered."""
+
+
+class OutOfSpaceError(DataError):
+    """The disk is full: what was written is whole, and nothing more can be written for now."""

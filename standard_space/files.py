@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from standard_space.errors import ReadError, UsageError
+from filelock import FileLock, Timeout
+
+from standard_space.errors import OutOfSpaceError, ReadError, UsageError
 from standard_space.version import lungcast_version
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -24,7 +30,8 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
+    # Process numbers repeat between the machines that share a folder.
+    temporary = target.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{target.name}")
     try:
         yield temporary
         with open(temporary, "rb+") as handle:
@@ -69,10 +76,28 @@ def check_output_file(path: str | Path | None) -> None:
         )
 
 
+def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
+    """Write bytes atomically.
+
+    Raises
+    ------
+    OutOfSpaceError
+        When the disk, or the user's share of it, is full.
+    """
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        raise OutOfSpaceError(
+            "the disk is full", where=Path(path).parent, remedy="free some space and run the command again"
+        ) from None
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write UTF-8 text atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode())
 
 
 def write_json(path: str | Path, content: Any) -> None:
@@ -121,6 +146,39 @@ def sha256_of(path: str | Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def check_output_folder(folder: str | Path, kind: str, *, force: bool = False) -> None:
+    """Find out, touching nothing, whether `prepare_output_folder` would go ahead.
+
+    Raises
+    ------
+    UsageError
+        See `prepare_output_folder`.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError("the output path is a file", where=folder, remedy="name a folder")
+    if not _holds_anything(folder):
+        return
+    if not force:
+        raise UsageError(
+            "the output folder is not empty",
+            where=folder,
+            remedy="choose another or pass --force to replace it",
+        )
+    mark = read_mark(folder)
+    if mark is None or mark["lungcast"] != kind:
+        what = (
+            f"folders that lungcast made (this one has no {MARK})"
+            if mark is None
+            else f"what the same command made (this one is of the kind {mark['lungcast']}, not {kind})"
+        )
+        raise UsageError(
+            f"--force only empties {what}",
+            where=folder,
+            remedy="choose another folder or empty this one yourself",
+        )
+
+
 def prepare_output_folder(folder: str | Path, kind: str, *, force: bool = False) -> Path:
     """Make an output folder and mark it as lungcast's own.
 
@@ -140,34 +198,71 @@ def prepare_output_folder(folder: str | Path, kind: str, *, force: bool = False)
         empty a folder that lungcast did not make, or made for something else.
     """
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise UsageError("the output path is a file", where=folder, remedy="name a folder")
-    if folder.is_dir() and any(folder.iterdir()):
-        if not force:
-            raise UsageError(
-                "the output folder is not empty",
-                where=folder,
-                remedy="choose another or pass --force to replace it",
-            )
-        mark = read_mark(folder)
-        if mark is None or mark["lungcast"] != kind:
-            what = (
-                f"folders that lungcast made (this one has no {MARK})"
-                if mark is None
-                else f"what the same command made (this one is of the kind {mark['lungcast']}, not {kind})"
-            )
-            raise UsageError(
-                f"--force only empties {what}",
-                where=folder,
-                remedy="choose another folder or empty this one yourself",
-            )
-        for entry in folder.iterdir():
-            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    check_output_folder(folder, kind, force=force)
     folder.mkdir(parents=True, exist_ok=True)
+    # The mark goes last: a run that is killed while emptying leaves a folder that can be emptied again.
+    for entry in sorted(folder.iterdir(), key=lambda path: path.name == MARK):
+        if entry.name != LOCK:
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
     write_mark(folder, kind, {"lungcast_version": lungcast_version(), "complete": False})
     return folder
 
 
+def _holds_anything(folder: Path) -> bool:
+    return folder.is_dir() and any(path.name != LOCK for path in folder.iterdir())
+
+
+@contextmanager
+def folder_lock(folder: str | Path) -> Iterator[None]:
+    """Hold a folder for one run; the system lets go of it when the process ends, however it ends.
+
+    The lock is an empty file `.lock` that stays: removing it would let two runs in.
+
+    Raises
+    ------
+    UsageError
+        When another run holds it.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UsageError(
+            "another run is writing into this folder",
+            where=folder,
+            remedy="wait until it is done, or choose another folder",
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def require_space(folder: str | Path, wanted_bytes: float) -> None:
+    """Refuse to start what will not fit; the folder need not exist yet.
+
+    Raises
+    ------
+    OutOfSpaceError
+        When less is free than wanted.
+    """
+    there = Path(folder).absolute()
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if free < wanted_bytes:
+        raise OutOfSpaceError(
+            "not enough free disk",
+            where=folder,
+            got=f"{free / 1e9:.2f} GB",
+            expected=f"about {wanted_bytes / 1e9:.2f} GB",
+            remedy="free some space or choose another place",
+        )
+
+
+LOCK = ".lock"
 MARK = "lungcast.json"
 """The file that says what a folder written by lungcast is, with its provenance."""
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import resource
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -128,7 +130,25 @@ def _in_a_fresh_process(
 def _pool(jobs: int, threads: int) -> ProcessPoolExecutor:
     # Forking a process whose threads hold locks deadlocks it: workers start afresh.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(jobs, mp_context=context, initializer=_share_cores, initargs=(threads,))
+    return ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(threads,))
+
+
+def _start_worker(threads: int) -> None:
+    _die_with_parent()
+    _share_cores(threads)
+
+
+def _die_with_parent() -> None:
+    """End this worker when its parent is gone: killed, it can tell nobody, and workers wait for tasks for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _share_cores(threads: int) -> None:

@@ -2,8 +2,8 @@
 
 Layout, schema 2: attributes `lungcast` ("scan"), `schema`, `meta` (JSON: names, grid, window, placement,
 provenance), `content_sha256`; datasets `signal` (float16), `masks` (uint8, one bit per layer of `LAYERS`), `lobes`
-(uint8, where given) and, packed to bits, `native_infection` and `native_lungs`. A synthetic scan stores `index`,
-`changed_signal` and `changed_infection` of the voxels that differ from its source instead of `signal` and `masks`.
+(uint8, where given) and, packed to bits, `native_infection` and `native_lungs`. Synthetic scans are stored as what
+differs from their source (`difference`); readers lay it over the source.
 
 Compression is Zstandard after HDF5's shuffle, chosen by measurement (docs/embedding.md): gzip's ratio at several
 times its speed. Other programs open the files after `import hdf5plugin`.
@@ -24,6 +24,7 @@ import numpy as np
 from numba import get_num_threads
 from numpy.typing import NDArray
 
+from standard_space.difference import SYNTHETIC_SCHEMA, read_difference
 from standard_space.errors import ScanFileError
 from standard_space.files import atomic_path
 from standard_space.geometry import Placement
@@ -89,7 +90,10 @@ def write_scan(path: str | Path, scan: Scan) -> str:
     if scan.lobes is not None:
         volumes["lobes"] = scan.lobes
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        _write_head(file, scan, "scan", digest, {})
+        file.attrs["lungcast"] = "scan"
+        file.attrs["schema"] = SCHEMA
+        file.attrs["content_sha256"] = digest
+        file.attrs["meta"] = json.dumps(head_of(scan), allow_nan=False)
         for name, volume in volumes.items():
             file.create_dataset(name, data=volume, chunks=chunks, track_times=False, **COMPRESSION)
         for name, mask in (("native_infection", scan.native_infection), ("native_lungs", scan.native_lungs)):
@@ -99,29 +103,6 @@ def write_scan(path: str | Path, scan: Scan) -> str:
                     name, data=packed, track_times=False, **hdf5plugin.Zstd(clevel=3)
                 )
                 dataset.attrs["shape"] = mask.shape
-    return digest
-
-
-def write_synthetic_scan(path: str | Path, scan: Scan, source: Scan, source_sha256: str) -> str:
-    """Write a synthetic scan as its source's names and hash plus the voxels that differ; returns its hash."""
-    signal, masks = half_signal(scan), pack_masks(scan)
-    before = half_signal(source)
-    if scan.infection is None:
-        raise ScanFileError("a synthetic scan needs an infection mask", where=scan.name)
-    infected = scan.infection
-    source_infected = np.zeros_like(infected) if source.infection is None else source.infection
-    index = np.flatnonzero((signal != before) | (infected != source_infected))
-    digest = content_sha256(signal, masks)
-    origin = {"patient": source.patient, "scan": source.scan, "content_sha256": source_sha256}
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        _write_head(file, scan, "synthetic scan", digest, {"source": origin})
-        steps = np.diff(index, prepend=0).astype(np.uint32)
-        for name, data in (
-            ("index", steps),
-            ("changed_signal", signal.ravel()[index]),
-            ("changed_infection", infected.ravel()[index].astype(np.uint8)),
-        ):
-            file.create_dataset(name, data=data, track_times=False, **(COMPRESSION if len(data) else {}))
     return digest
 
 
@@ -161,18 +142,27 @@ def read_scan(path: str | Path, find_source: SourceFinder | None = None) -> Scan
 
 
 def is_whole(path: str | Path) -> bool:
-    """Whether a (not synthetic) scan file still holds what its content hash says."""
+    """Whether a scan file still holds what its content hash says; of a synthetic one, its own part."""
     path = Path(path)
     try:
         head = read_meta(path)
-        found = _guarded(path, lambda file: content_sha256(file["signal"][...], file["masks"][...]))
+        found = _guarded(path, _content_of if head["kind"] == "scan" else _synthetic_content_of(head))
     except ScanFileError:
         return False
     return bool(found == head["content_sha256"])
 
 
-def _write_head(file: h5py.File, scan: Scan, kind: str, digest: str, extra: dict[str, Any]) -> None:
-    meta = {
+def _content_of(file: h5py.File) -> str:
+    return content_sha256(file["signal"][...], file["masks"][...])
+
+
+def _synthetic_content_of(head: dict[str, Any]) -> Callable[[h5py.File], str]:
+    return lambda file: read_difference(file).content_sha256(head["source"]["content_sha256"])
+
+
+def head_of(scan: Scan) -> dict[str, Any]:
+    """A scan's metadata as its file holds them."""
+    return {
         "patient": scan.patient,
         "scan": scan.scan,
         "day": scan.day,
@@ -187,26 +177,21 @@ def _write_head(file: h5py.File, scan: Scan, kind: str, digest: str, extra: dict
         },
         "placement": scan.placement.to_json(),
         "provenance": scan.provenance,
-        **extra,
     }
-    file.attrs["lungcast"] = kind
-    file.attrs["schema"] = SCHEMA
-    file.attrs["content_sha256"] = digest
-    file.attrs["meta"] = json.dumps(meta, allow_nan=False)
 
 
 def _read_head(file: h5py.File) -> dict[str, Any]:
     kind = file.attrs.get("lungcast")
     if kind not in ("scan", "synthetic scan"):
         raise ScanFileError("an HDF5 file, but not a lungcast scan", where=file.filename)
-    schema = int(file.attrs["schema"])
-    if schema != SCHEMA:
+    schema, expected = int(file.attrs["schema"]), SCHEMA if kind == "scan" else SYNTHETIC_SCHEMA
+    if schema != expected:
         raise ScanFileError(
             "the scan file has another schema version",
             where=file.filename,
             got=schema,
-            expected=SCHEMA,
-            remedy="embed the cohort again with this version of lungcast",
+            expected=expected,
+            remedy=f"{'embed' if kind == 'scan' else 'augment'} the cohort again with this version of lungcast",
         )
     meta: dict[str, Any] = json.loads(file.attrs["meta"])
     return {"kind": kind, "content_sha256": str(file.attrs["content_sha256"]), **meta}
@@ -275,11 +260,11 @@ def _read_bits(file: h5py.File, name: str) -> NDArray[np.bool_] | None:
 
 
 def _read_synthetic(file: h5py.File, head: dict[str, Any], source: Scan) -> Scan:
-    index = np.cumsum(file["index"][...].astype(np.int64))
+    changed = read_difference(file)
     signal = source.signal.copy()
-    signal.ravel()[index] = file["changed_signal"][...].astype(np.float32)
+    signal.ravel()[changed.index] = changed.signal.astype(np.float32)
     infection = np.zeros(source.grid.shape, np.bool_) if source.infection is None else source.infection.copy()
-    infection.ravel()[index] = file["changed_infection"][...] != 0
+    infection.ravel()[changed.index] = changed.infection
     empty = np.zeros_like(source.lungs) if source.left_lung is None else source.left_lung
     masks = {"lungs": source.lungs, "airways": source.airways, "vessels": source.vessels}
     scan = scan_of(head, signal, {**masks, "infection": infection, "left_lung": empty})

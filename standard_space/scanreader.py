@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,6 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from standard_space.difference import Difference, read_difference
 from standard_space.errors import ScanFileError, UsageError
 from standard_space.geometry import Placement
 from standard_space.grid import StandardGrid
@@ -33,10 +35,12 @@ class ScanReader:
     placement : Placement
     annotated : bool
         Whether the scan carries an infection mask.
+    head : dict
+        All metadata of the file; see `read_meta`.
     """
 
     def __init__(self, path: Path, head: dict[str, Any], source: ScanReader | None = None) -> None:
-        self._path, self._source = path, source
+        self._path, self._source, self.head = path, source, head
         self.patient, self.scan = str(head["patient"]), str(head["scan"])
         self.day = float(head["day"])
         self.grid = StandardGrid(int(head["grid"]))
@@ -44,7 +48,6 @@ class ScanReader:
         self.placement = Placement.from_json(head["placement"])
         self.annotated = bool(head["annotated"])
         self._file = h5py.File(path, "r")
-        self._index: NDArray[np.int64] | None = None
 
     def __enter__(self) -> ScanReader:
         return self
@@ -76,8 +79,8 @@ class ScanReader:
         if self._source is None:
             return np.asarray(self._part("signal", box), np.float32)
         signal = self._source.signal(box)
-        inside, place = self._changes(box)
-        signal[place] = self._part("changed_signal", (...,))[inside].astype(np.float32)
+        changed, inside, place = self._changes(box)
+        signal.reshape(-1)[place] = changed.signal[inside].astype(np.float32)
         return signal
 
     def mask(self, layer: str, box: Box) -> NDArray[np.bool_]:
@@ -102,20 +105,29 @@ class ScanReader:
             if self._source.annotated
             else np.zeros([s.stop - s.start for s in box], np.bool_)
         )
-        inside, place = self._changes(box)
-        infection[place] = self._part("changed_infection", (...,))[inside] != 0
+        changed, inside, place = self._changes(box)
+        infection.reshape(-1)[place] = changed.infection[inside]
         return infection
 
+    def packed_masks(self) -> NDArray[np.uint8]:
+        """All masks of a scan that is not synthetic, one bit each in the order of `LAYERS` (`unpack`)."""
+        return np.asarray(self._part("masks", (...,)))
+
     def _part(self, name: str, box: tuple[Any, ...]) -> NDArray[Any]:
-        try:
+        with self._readable():
             part: NDArray[Any] = self._file[name][box]
+        return part
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
         except (OSError, KeyError, ValueError) as error:
             raise ScanFileError(
                 f"not a readable scan file ({str(error).splitlines()[0]})",
                 where=self._path,
                 remedy="embed or augment this scan again",
             ) from None
-        return part
 
     def _checked(self, box: Box) -> Box:
         bounds = [s.indices(n) for s, n in zip(box, self.grid.shape, strict=True)]
@@ -124,15 +136,24 @@ class ScanReader:
         z, y, x = (slice(start, max(start, stop)) for start, stop, _ in bounds)
         return (z, y, x)
 
-    def _changes(self, box: Box) -> tuple[NDArray[np.bool_], tuple[NDArray[np.int64], ...]]:
-        """Which of a synthetic scan's changed voxels lie in a box, and where in it."""
-        if self._index is None:
-            self._index = np.cumsum(self._part("index", (...,)).astype(np.int64))
-        place = np.unravel_index(self._index, self.grid.shape)
-        inside = np.ones(len(self._index), np.bool_)
-        for axis, bounds in enumerate(box):
-            inside &= (place[axis] >= bounds.start) & (place[axis] < bounds.stop)
-        return inside, tuple(p[inside] - b.start for p, b in zip(place, box, strict=True))
+    def _changes(self, box: Box) -> tuple[Difference, NDArray[np.intp] | slice, NDArray[np.int64]]:
+        """Changed voxels of a synthetic scan in the box's slab, which of them lie in it, and where in it."""
+        _, rows, columns = self.grid.shape
+        first = box[0].start * rows * columns
+        with self._readable():
+            changed = read_difference(self._file, first, box[0].stop * rows * columns)
+        if (box[1].start, box[1].stop, box[2].start, box[2].stop) == (0, rows, 0, columns):
+            return changed, slice(None), changed.index - first
+        # The narrowest axes of a slice are x and y: few voxels are left for the slower arithmetic after them.
+        x = changed.index.astype(np.uint32) % np.uint32(columns)
+        inside = np.flatnonzero((x >= box[2].start) & (x < box[2].stop))
+        z, rest = np.divmod(changed.index[inside], rows * columns)
+        y = rest // columns
+        kept = (y >= box[1].start) & (y < box[1].stop)
+        inside = inside[kept]
+        height, width = box[1].stop - box[1].start, box[2].stop - box[2].start
+        place = (z[kept] - box[0].start) * height + y[kept] - box[1].start
+        return changed, inside, place * width + x[inside] - box[2].start
 
 
 PathFinder = Callable[[str, str, str], Path]

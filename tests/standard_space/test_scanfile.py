@@ -15,8 +15,9 @@ from standard_space.errors import ScanFileError, UsageError
 from standard_space.files import write_mark
 from standard_space.grid import StandardGrid
 from standard_space.scan import Scan
-from standard_space.scanfile import is_whole, read_meta, read_scan, write_scan, write_synthetic_scan
+from standard_space.scanfile import is_whole, read_meta, read_scan, write_scan
 from tests.standard_space.bodies import body, geometry
+from tests.standard_space.differences import write_as_difference
 
 
 @pytest.fixture(scope="module")
@@ -96,19 +97,19 @@ def test_a_synthetic_scan_is_sparse_and_reads_as_a_full_one(scan: Scan, tmp_path
     sources = cohort_of(tmp_path / "c", scan)
     wanted = synthetic_of(scan)
     entry = sources.entries[0]
-    write_synthetic_scan(tmp_path / "sim.h5", wanted, sources.read(entry), entry.content_sha256)
+    write_as_difference(tmp_path / "sim.h5", wanted, sources.read(entry), entry.content_sha256)
     back = read_scan(tmp_path / "sim.h5", sources.find_source)
     np.testing.assert_array_equal(back.signal, wanted.signal.astype(np.float16).astype(np.float32))
     np.testing.assert_array_equal(back.infection, wanted.infection)
     with h5py.File(tmp_path / "sim.h5") as file:
-        assert len(file["index"]) == 40
+        assert len(file["index_step"]) == 40
     assert str(tmp_path) not in json.dumps(read_meta(tmp_path / "sim.h5"))
 
 
 def test_a_synthetic_scan_needs_its_source(scan: Scan, tmp_path: Path) -> None:
     sources = cohort_of(tmp_path / "c", scan)
     entry = sources.entries[0]
-    write_synthetic_scan(tmp_path / "sim.h5", synthetic_of(scan), scan, entry.content_sha256)
+    write_as_difference(tmp_path / "sim.h5", synthetic_of(scan), scan, entry.content_sha256)
     with pytest.raises(ScanFileError, match="differences from its source"):
         read_scan(tmp_path / "sim.h5")
     altered = Scan(**{**scan.__dict__, "signal": scan.signal + 0.01})

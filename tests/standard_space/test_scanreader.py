@@ -12,9 +12,10 @@ from standard_space.embedding import embed
 from standard_space.errors import ScanFileError, UsageError
 from standard_space.grid import StandardGrid
 from standard_space.scan import Scan
-from standard_space.scanfile import write_scan, write_synthetic_scan
+from standard_space.scanfile import write_scan
 from standard_space.scanreader import open_scan
 from tests.standard_space.bodies import body, geometry
+from tests.standard_space.differences import write_as_difference
 from tests.standard_space.test_scanfile import cohort_of, synthetic_of
 
 BOXES = [
@@ -50,7 +51,7 @@ def test_a_synthetic_scan_reads_as_a_full_one(scan: Scan, tmp_path: Path, box) -
     sources = cohort_of(tmp_path / "c", scan)
     wanted = synthetic_of(scan)
     entry = sources.entries[0]
-    write_synthetic_scan(tmp_path / "sim.h5", wanted, sources.read(entry), entry.content_sha256)
+    write_as_difference(tmp_path / "sim.h5", wanted, sources.read(entry), entry.content_sha256)
     with pytest.raises(ScanFileError, match="differences from its source"):
         open_scan(tmp_path / "sim.h5")
     with open_scan(tmp_path / "sim.h5", sources._source_path) as reader:
