@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.console import Console, duration, example, force_option, parse_window, shared_options, table
+from cli.options import FILE, jobs_option
 
 if TYPE_CHECKING:
     from standard_space.check import CheckReport, Problem
     from standard_space.ingest import EmbedSettings
-
-FILE = click.Path(path_type=Path)
 
 
 @click.command(epilog=example("lungcast phantom data --patients 6 --scans 3 --grid 128 --seed 0"))
@@ -59,13 +58,6 @@ def phantom(
 GRID = click.option(
     "--grid", default=512, show_default=True, help="Voxels along each axis of the standard grid."
 )
-JOBS = click.option(
-    "--jobs",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Worker processes; they share the cores.",
-)
 WINDOW = click.option(
     "--window",
     help="LEVEL,WIDTH in HU, or auto (from the parenchyma), for scans whose row gives none. "
@@ -103,7 +95,7 @@ def _settings(grid: int, window: str | None, lungmask_weights: Path | None) -> E
 @GRID
 @WINDOW
 @LUNGMASK
-@JOBS
+@jobs_option
 @click.option("--headers-only", is_flag=True, help="Leave voxels unread: damage in them goes unseen.")
 @click.option(
     "--find-lungs", is_flag=True, help="Look for lungs in every scan without a mask; seconds a scan."
@@ -197,7 +189,7 @@ def _told(problem: Problem) -> str:
 @GRID
 @WINDOW
 @LUNGMASK
-@JOBS
+@jobs_option
 @force_option
 @shared_options
 def embed(

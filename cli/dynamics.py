@@ -1,4 +1,4 @@
-"""Commands of the dynamics: fit, simulate, augment."""
+"""Commands of the dynamics: fit and simulate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 from cli.console import Console, example, force_option, shared_options, table
 from cli.fit_tables import fit_rows, population_rows
-from cli.options import FILE, controls_of, jump_option, loss_option, morphology, seed_option
+from cli.options import FILE, controls_of, jobs_option, jump_option, loss_option, morphology, seed_option
 
 
 @click.command(epilog=example("lungcast fit cohort --json fits.json --figures figures --intervals profile"))
@@ -28,6 +28,7 @@ from cli.options import FILE, controls_of, jump_option, loss_option, morphology,
     type=FILE,
     help="Also store mean and spread over the patients, for `lungcast simulate --population`.",
 )
+@jobs_option
 @shared_options
 def fit(
     console: Console,
@@ -37,14 +38,15 @@ def fit(
     loss: str,
     intervals: str,
     population: Path | None,
+    jobs: int,
 ) -> None:
     """Fit the eight transition parameters of every adjacent pair of scans in COHORT.
 
     A patient's first scan is paired with Y_t0, three days earlier, so one scan is enough. A patient with three
     scans or more also gets one joint fit of the whole series.
     """
+    from simulator.cohort_fit import fit_cohort
     from simulator.figures import fit_figure, save_figure
-    from simulator.fits import fit_cohort
     from simulator.population_file import population_of, save_population
     from standard_space.cohort import Cohort
     from standard_space.errors import LungcastError
@@ -54,7 +56,7 @@ def fit(
         check_output_file(path)
     opened = Cohort.open(cohort)
     with console.progress("fit") as progress:
-        fits = fit_cohort(opened, loss=loss, intervals=intervals, joint=True, progress=progress)
+        fits = fit_cohort(opened, loss=loss, intervals=intervals, joint=True, jobs=jobs, progress=progress)
     fits.save(json_path)
     written: dict[str, str | Path] = {"fits": json_path}
     for stored in fits.fits:
@@ -205,60 +207,3 @@ def simulate(
     console.say(table(shown))
     console.say(f"GGO and consolidation by the clinical cut at {consolidation_hu:g} HU. {len(rows)} scans:")
     console.wrote({"series": out, "volumes": out / "volumes.csv", "film": out / "progression.gif"})
-
-
-@click.command(epilog=example("lungcast augment cohort augmented --fits fits.json --ratio 200% --seed 0"))
-@click.argument("cohort", type=FILE)
-@click.argument("augmented", metavar="AUG", type=FILE)
-@click.option(
-    "--fits", "fits_path", type=FILE, help="Stored fits; else they are made once and stored in AUG."
-)
-@click.option(
-    "--ratio", default="200%", show_default=True, help="Synthetic scans per scan: 200%, 50% or 1.5."
-)
-@seed_option
-@jump_option
-@morphology
-@force_option
-@shared_options
-def augment(
-    console: Console,
-    cohort: Path,
-    augmented: Path,
-    fits_path: Path | None,
-    ratio: str,
-    seed: int,
-    jump: int,
-    spread: float,
-    seeded_share: float,
-    clustering: float,
-    correlation_mm: float,
-    force: bool,
-) -> None:
-    """Write new annotated scans AUG: every scan of COHORT played on by its fitted dynamics.
-
-    A run that was interrupted is completed by running it again.
-    """
-    from simulator.augmentation import (
-        AugmentationSettings,
-        augment_cohort,
-        check_fits_belong,
-        fits_for,
-        parse_ratio,
-        prepare_folder,
-    )
-    from standard_space.cohort import Cohort
-
-    controls = controls_of(spread, seeded_share, clustering, correlation_mm)
-    settings = AugmentationSettings(parse_ratio(ratio), seed, jump, controls)
-    opened = Cohort.open(cohort)
-    prepare_folder(augmented, opened, settings, force=force)
-    with console.progress("fit") as progress:
-        fits = fits_for(opened, fits_path, augmented, progress=progress)
-    check_fits_belong(fits, opened)
-    with console.progress("augment") as progress:
-        outcome = augment_cohort(opened, augmented, fits, settings, progress=progress)
-    observed = sum(not entry.synthetic for entry in opened.entries)
-    console.say(f"{len(outcome.entries)} synthetic scans of {observed} scans at {settings.ratio:.0%}:")
-    console.wrote({"augmented": augmented, "fits": fits_path or augmented / "fits.json"})
-    console.finish(outcome.failures, outcome.notes)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import click
 
+from cli.augment import augment, merge, replay
 from cli.console import LungcastGroup
 from cli.data import check, embed, info, phantom, restore
 from cli.demo import demo
-from cli.dynamics import augment, fit, simulate
+from cli.dynamics import fit, simulate
 from cli.forecast import forecast
 from cli.network import evaluate, segment, train
 from standard_space.version import lungcast_version
@@ -49,6 +50,8 @@ for command in (
     forecast,
     simulate,
     augment,
+    replay,
+    merge,
     train,
     segment,
     evaluate,

@@ -66,3 +66,10 @@ loss_option = click.option(
     show_default=True,
     help="L2 in absolute counts (the paper's), or the Poisson likelihood.",
 )
+jobs_option = click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Worker processes; they share the cores.",
+)

@@ -22,14 +22,17 @@ from segmentation.sampling import items_of
 from segmentation.threshold_baseline import ThresholdBaseline, tune_threshold_baseline
 from segmentation.training import TrainingOptions, train
 from segmentation.tuning import tune_threshold
-from simulator.augmentation import AugmentationSettings, augment_cohort, prepare_folder
+from simulator.augmentation import AugmentationSettings
+from simulator.augmentation_plan import Ratios
+from simulator.augmentation_run import augment_cohort, prepare_folder
+from simulator.cohort_fit import fit_cohort
 from simulator.figures import (
     fit_figure,
     save_figure,
     scan_figure,
     sources_and_synthetic_figure,
 )
-from simulator.fits import CohortFits, StoredFit, fit_cohort
+from simulator.fits import CohortFits, StoredFit
 from simulator.phantom import make_cohort
 from simulator.simulation import simulate_scan
 from standard_space.cohort import Cohort
@@ -134,7 +137,7 @@ def run_demo(
     )
     for name in ("progression.gif", "volumes.png"):
         (figures / name).write_bytes((out / "simulation" / name).read_bytes())
-    settings = AugmentationSettings(size.ratio, seed)
+    settings = AugmentationSettings(Ratios(size.ratio), seed)
     prepare_folder(out / "augmented", cohort, settings)
     outcome = augment_cohort(cohort, out / "augmented", fits, settings, progress=progress)
     if outcome.failures:

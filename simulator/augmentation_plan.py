@@ -1,4 +1,4 @@
-"""What an augmentation draws at random: how many volumes of each scan, on which days, with which seeds (DESIGN 4)."""
+"""What an augmentation draws: how many volumes of each scan, on which days, with which seeds (DESIGN 4)."""
 
 from __future__ import annotations
 

@@ -6,14 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from simulator.dynamics.errors import DynamicsError
-from simulator.dynamics.fit import PairFit, fit_pair
-from simulator.dynamics.series_fit import SeriesFit, fit_series
-from simulator.series import Observation, Pair, observe, pairs
-from standard_space.cohort import Cohort, Entry
-from standard_space.errors import DataError, LungcastError, ReadError
+from simulator.dynamics.fit import PairFit
+from simulator.dynamics.series_fit import SeriesFit
+from standard_space.cohort import Entry
+from standard_space.errors import DataError, ReadError
 from standard_space.files import read_own_json, write_json
-from standard_space.progress import Progress, silent
 from standard_space.version import lungcast_version
 
 SCHEMA = 2
@@ -147,103 +144,6 @@ class CohortFits:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ReadError(f"the fits file is damaged ({error})", where=path) from None
-
-
-def fit_cohort(
-    cohort: Cohort,
-    *,
-    loss: str = "l2",
-    intervals: str = "wald",
-    joint: bool = False,
-    progress: Progress = silent,
-) -> CohortFits:
-    """Fit every patient's series pair by pair, Y_t0 to the first scan included.
-
-    A scan that cannot be used is named in `failures` and leaves the patient's series; one that was never
-    annotated is named in `skipped`. A patient whose days do not run forward is named in `failures`.
-
-    Parameters
-    ----------
-    cohort : Cohort
-        Embedded scans.
-    loss : {"l2", "poisson"}
-        L2 in absolute counts [paper], or the Poisson likelihood.
-    intervals : {"wald", "profile"}
-        Of every fit, 95 %.
-    joint : bool
-        Also fit one W to the whole series of every patient with at least two observed pairs.
-    """
-    groups = cohort.by_patient()
-    total = sum(len(entries) for entries in groups.values())
-    done = 0
-    result = CohortFits(grid=0, loss=loss, intervals=intervals)
-    for entries in groups.values():
-        observations: list[Observation] = []
-        for entry in entries:
-            progress(entry.name, done, total)
-            done += 1
-            if entry.synthetic:
-                continue
-            if entry.infected_ml is None:
-                result.skipped[entry.name] = "it has no infection mask"
-                continue
-            try:
-                scan = cohort.read(entry)
-                result.grid = scan.grid.size
-                observations.append(observe(scan, entry.content_sha256))
-            except LungcastError as error:
-                result.failures[entry.name] = str(error)
-        try:
-            found = pairs(observations)
-        except DataError as error:  # time that does not run forward spoils one patient, not the cohort
-            result.failures[entries[0].patient] = str(error)
-            continue
-        for pair, after in zip(found, observations, strict=True):
-            earlier = {o.scan: o.content_sha256 for o in observations}.get(pair.from_scan)
-            try:
-                result.fits.append(_fit(pair, after, earlier, loss, intervals))
-            except DynamicsError as error:
-                result.failures[after.patient + "/" + after.scan] = str(error)
-        if joint and len(observations) > 2:
-            try:
-                result.joint.append(_fit_jointly(observations, found, loss, intervals))
-            except DynamicsError as error:
-                result.failures[observations[0].patient] = f"no joint fit: {error}"
-    progress("done", total, total)
-    return result
-
-
-def _fit(pair: Pair, after: Observation, from_sha256: str | None, loss: str, intervals: str) -> StoredFit:
-    return StoredFit(
-        patient=pair.patient,
-        from_scan=pair.from_scan,
-        to_scan=pair.to_scan,
-        from_sha256=from_sha256,
-        to_sha256=after.content_sha256,
-        transitions=pair.transitions,
-        lung_volume_ratio=pair.lung_volume_ratio,
-        clamped_low=after.clamped_low,
-        clamped_high=after.clamped_high,
-        voxel_volume_ml=after.voxel_volume_ml,
-        fit=fit_pair(pair.before, pair.after, pair.transitions, loss=loss, intervals=intervals),
-    )
-
-
-def _fit_jointly(
-    observations: list[Observation], found: list[Pair], loss: str, intervals: str
-) -> StoredSeries:
-    fit = fit_series(
-        [seen.counts for seen in observations],
-        [pair.transitions for pair in found[1:]],
-        loss=loss,
-        intervals=intervals,
-    )
-    return StoredSeries(
-        patient=observations[0].patient,
-        scans=[seen.scan for seen in observations],
-        sha256=[seen.content_sha256 for seen in observations],
-        fit=fit,
-    )
 
 
 def _to_json(stored: StoredFit | StoredSeries) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.alignment import map_mask, share_outside
-from simulator.augmentation import seed_of
+from simulator.augmentation_plan import seed_of
 from simulator.dynamics.bins import N_BELOW
 from simulator.dynamics.engine import LesionState, advance, start_state
 from simulator.dynamics.fit import PairFit, fit_pair

@@ -18,6 +18,7 @@ from standard_space.difference import Difference
 from standard_space.errors import DataError
 from standard_space.grid import StandardGrid
 from standard_space.scanfile import LAYERS, unpack, window_of
+from standard_space.scanreader import bounding_box
 from standard_space.window import Window
 
 _OPEN = np.uint8(sum(1 << LAYERS.index(layer) for layer in ("lungs", "infection")))
@@ -136,15 +137,3 @@ def read_lung_crop(cohort: Cohort, entry: Entry) -> LungCrop:
             susceptible=((packed & _LUNGS) != 0) & ((packed & _CLOSED) == 0) | ((packed & _INFECTION) != 0),
             lungs_ml=float(lungs.sum()) * reader.grid.voxel_volume_ml,
         )
-
-
-def bounding_box(marked: NDArray[Any]) -> tuple[slice, slice, slice] | None:
-    """The smallest box (z, y, x) around what is not 0; None when nothing is."""
-    box = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        hit = np.flatnonzero(marked.any(axis=others))
-        if hit.size == 0:
-            return None
-        box.append(slice(int(hit[0]), int(hit[-1]) + 1))
-    return box[0], box[1], box[2]

@@ -8,8 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.dynamics.bins import N_BELOW, N_BINS, clamped_counts, histogram, to_state
+from standard_space.cohort import Cohort, Entry
 from standard_space.errors import DataError
+from standard_space.grid import StandardGrid
 from standard_space.scan import Scan
+from standard_space.scanfile import unpack
+from standard_space.scanreader import bounding_box
+from standard_space.window import Window
 
 TRANSITIONS_PER_DAY = 100
 """One transition is 1/100 day [paper]."""
@@ -97,15 +102,72 @@ def observe(scan: Scan, content_sha256: str = "") -> Observation:
         raise DataError(
             "the scan has no infection mask", where=scan.name, remedy="fill the manifest's infection column"
         )
-    signal = scan.signal[scan.infection]
+    return observation_of(
+        scan.signal[scan.infection],
+        patient=scan.patient,
+        scan=scan.scan,
+        day=scan.day,
+        content_sha256=content_sha256,
+        window=scan.window,
+        grid=scan.grid,
+        lung_voxels=int(scan.lungs.sum()),
+    )
+
+
+def observe_entry(cohort: Cohort, entry: Entry) -> Observation:
+    """`observe` of a cohort's scan, reading no more of its file than the box around the infection.
+
+    Raises
+    ------
+    DataError
+        See `observe`.
+    ScanFileError
+        When the file is missing or damaged.
+    """
+    with cohort.open_scan(entry) as reader:
+        if not reader.annotated:
+            raise DataError(
+                "the scan has no infection mask",
+                where=entry.name,
+                remedy="fill the manifest's infection column",
+            )
+        packed = reader.packed_masks()
+        infection = unpack(packed, "infection")
+        box = bounding_box(infection)
+        signal = np.zeros(0, np.float32) if box is None else reader.signal(box)[infection[box]]
+        return observation_of(
+            signal,
+            patient=entry.patient,
+            scan=entry.scan,
+            day=entry.day,
+            content_sha256=entry.content_sha256,
+            window=reader.window,
+            grid=reader.grid,
+            lung_voxels=int(unpack(packed, "lungs").sum()),
+        )
+
+
+def observation_of(
+    signal: NDArray[np.float32],
+    *,
+    patient: str,
+    scan: str,
+    day: float,
+    content_sha256: str,
+    window: Window,
+    grid: StandardGrid,
+    lung_voxels: int,
+) -> Observation:
+    """An observation from the signal of all annotated voxels, float32, shape (n,); see `observe`."""
+    name = f"{patient}/{scan}"
     if signal.size == 0:
         raise DataError(
             "the infection mask is empty, so there are no dynamics to fit",
-            where=scan.name,
+            where=name,
             remedy="leave the scan out, or seed a progression with `lungcast simulate --seeds`",
         )
     if not np.isfinite(signal).all():
-        raise DataError("the signal inside the infection is not finite", where=scan.name)
+        raise DataError("the signal inside the infection is not finite", where=name)
     low, high = clamped_counts(signal)
     bins, _ = to_state(signal)
     counts = histogram(bins)
@@ -113,20 +175,20 @@ def observe(scan: Scan, content_sha256: str = "") -> Observation:
     if not counts.any():
         raise DataError(
             "all annotated voxels lie below the recovery limit, a signal of -0.15",
-            where=scan.name,
-            got=f"{low} voxels at the window {scan.window.level_hu:g}/{scan.window.width_hu:g} HU",
+            where=name,
+            got=f"{low} voxels at the window {window.level_hu:g}/{window.width_hu:g} HU",
             remedy="check the window and whether the mask lies on the lesion",
         )
     return Observation(
-        patient=scan.patient,
-        scan=scan.scan,
-        day=scan.day,
+        patient=patient,
+        scan=scan,
+        day=day,
         content_sha256=content_sha256,
         counts=counts,
         clamped_low=low,
         clamped_high=high,
-        voxel_volume_ml=scan.grid.voxel_volume_ml,
-        lungs_ml=float(scan.lungs.sum()) * scan.grid.voxel_volume_ml,
+        voxel_volume_ml=grid.voxel_volume_ml,
+        lungs_ml=float(lung_voxels) * grid.voxel_volume_ml,
     )
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from simulator.backwards import start_before
+from simulator.cohort_fit import fit_cohort
 from simulator.dynamics.engine import Controls, LesionState, start_state
 from simulator.dynamics.parameters import TransitionParameters
 from simulator.figures import Film, save_figure, volumes_figure
-from simulator.fits import CohortFits, StoredFit, fit_cohort
+from simulator.fits import CohortFits, StoredFit
 from simulator.population_file import load_population
 from simulator.progression import (
     CONSOLIDATION_HU,

@@ -127,7 +127,7 @@ class Cohort:
 
     def open_scan(self, entry: Entry) -> ScanReader:
         """Open an entry's scan file to read slices and crops without loading the volume."""
-        return open_scan(self.path(entry), self._source_path)
+        return open_scan(self.path(entry), self.source_path)
 
     def find(self, patient: str, scan: str) -> Entry:
         """The entry of a patient's scan.
@@ -167,11 +167,12 @@ class Cohort:
             When it is missing or was altered.
         """
         sources = self.sources or self
-        path = self._source_path(patient, scan, content_sha256)
+        entry = self.source(patient, scan, content_sha256)
+        path = sources.path(entry)
         key = (str(path), content_sha256)
         if key not in self._verified:
             if not is_whole(path):
-                raise sources.altered(sources.find(patient, scan), "other voxels")
+                raise sources.altered(entry, "other voxels")
             self._verified.add(key)
         return read_scan(path)
 
@@ -185,19 +186,31 @@ class Cohort:
             remedy="put the original back, or augment again from the present cohort",
         )
 
-    def _source_path(self, patient: str, scan: str, content_sha256: str) -> Path:
+    def source(self, patient: str, scan: str, content_sha256: str) -> Entry:
+        """The entry of the source of a synthetic scan, in this cohort or in its `sources`.
+
+        Raises
+        ------
+        ScanFileError
+            When it is missing, or its file's hash is another one.
+        """
         sources = self.sources or self
         for entry in sources.entries:
             if entry.patient == patient and entry.scan == scan and not entry.synthetic:
+                wanted = replace(entry, content_sha256=content_sha256)
                 found = read_meta(sources.path(entry))["content_sha256"]
                 if found != content_sha256:
-                    raise sources.altered(replace(entry, content_sha256=content_sha256), found)
-                return sources.path(entry)
+                    raise sources.altered(wanted, found)
+                return wanted
         raise ScanFileError(
             f"the source {patient}/{scan} of a synthetic scan is missing",
             where=sources.folder,
             remedy="open it together with the cohort that it was made from (`--sources COHORT`)",
         )
+
+    def source_path(self, patient: str, scan: str, content_sha256: str) -> Path:
+        """Where the source of a synthetic scan lies; see `source`."""
+        return (self.sources or self).path(self.source(patient, scan, content_sha256))
 
 
 def open_with_sources(folder: str | Path, sources: str | Path | None = None) -> Cohort:

@@ -1,9 +1,10 @@
 """What a synthetic scan stores: the voxels in which it differs from its source (DESIGN 4).
 
 Layout, schema 3: attributes as of a scan file, but `lungcast` is "synthetic scan" and `meta` names the source by
-patient, scan and content hash, never by path. Datasets: `block_first` (int64, flat index of the first changed voxel of
-every block of `BLOCK`), `index_step` (uint32, steps between flat indices within a block), `changed_signal` (float16) and
-`changed_infection` (uint8). Indices ascend in C order, so a slab along z is a contiguous part that is read alone.
+patient, scan and content hash, never by path. Datasets: `block_first` (int64, flat index of the first changed
+voxel of every block of `BLOCK`), `index_step` (uint32, steps between flat indices within a block),
+`changed_signal` (float16) and `changed_infection` (uint8). Indices ascend in C order, so a slab along z is a
+contiguous part, read alone.
 """
 
 from __future__ import annotations

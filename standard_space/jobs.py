@@ -81,7 +81,7 @@ def run_isolated(
         return
     if jobs == 1 or len(tasks) == 0:
         for index, task in enumerate(tasks):
-            yield index, _told(function, task)
+            yield index, told(function, task)
         return
     yield from _in_processes(function, tasks, min(jobs, len(tasks)), threads)
 
@@ -99,7 +99,7 @@ def _in_processes(
                 # No more than one task a worker is handed out, so that a death leaves few suspects.
                 while waiting and len(running) < jobs:
                     index = waiting[-1]
-                    running[pool.submit(_told, function, tasks[index])] = index
+                    running[pool.submit(told, function, tasks[index])] = index
                     waiting.pop()
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
@@ -119,7 +119,7 @@ def _in_a_fresh_process(
 ) -> Result | LungcastError:
     with _pool(1, threads) as pool:
         try:
-            return pool.submit(_told, function, task).result()
+            return pool.submit(told, function, task).result()
         except BrokenProcessPool:
             return DataError(
                 "the worker process died at this scan (out of memory, or a crash in a library)",
@@ -159,7 +159,8 @@ def _share_cores(threads: int) -> None:
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
 
 
-def _told(function: Callable[[Task], Result], task: Task) -> Result | LungcastError:
+def told(function: Callable[[Task], Result], task: Task) -> Result | LungcastError:
+    """The result of a task, or what it raised as an error that can be told: nothing is raised from a worker."""
     try:
         return function(task)
     except LungcastError as error:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simulator.fits import CohortFits, fit_cohort
+from simulator.cohort_fit import fit_cohort
+from simulator.fits import CohortFits
 from simulator.series import observe, pairs, t0_counts, t0_mask, transitions_between
 from standard_space.errors import DataError, ReadError
 from tests.simulator.scans import cohort_of, small_scan

@@ -54,7 +54,7 @@ def test_a_synthetic_scan_reads_as_a_full_one(scan: Scan, tmp_path: Path, box) -
     write_as_difference(tmp_path / "sim.h5", wanted, sources.read(entry), entry.content_sha256)
     with pytest.raises(ScanFileError, match="differences from its source"):
         open_scan(tmp_path / "sim.h5")
-    with open_scan(tmp_path / "sim.h5", sources._source_path) as reader:
+    with open_scan(tmp_path / "sim.h5", sources.source_path) as reader:
         expected = wanted.signal[box].astype(np.float16).astype(np.float32)
         np.testing.assert_array_equal(reader.signal(box), expected)
         np.testing.assert_array_equal(reader.mask("infection", box), wanted.infection[box])

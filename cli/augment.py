@@ -1,0 +1,189 @@
+"""Commands of augmented sets: augment, replay, merge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cli.console import Console, duration, example, force_option, shared_options, table
+from cli.options import FILE, controls_of, jobs_option, jump_option, morphology, seed_option
+
+SOURCES = click.option(
+    "--sources", type=FILE, help="The cohort it was made from; looked for beside it when absent."
+)
+
+
+@click.command(
+    epilog=example("lungcast augment cohort augmented --fits fits.json --ratio 200% --seed 0 --jobs 2")
+)
+@click.argument("cohort", type=FILE)
+@click.argument("augmented", metavar="AUG", type=FILE)
+@click.option(
+    "--fits", "fits_path", type=FILE, help="Stored fits; else they are made once and stored in AUG."
+)
+@click.option(
+    "--ratio", default="200%", show_default=True, help="Synthetic scans per scan: 200%, 50% or 1.5."
+)
+@click.option(
+    "--stage-ratio",
+    "stage_ratios",
+    multiple=True,
+    metavar="STAGE=RATIO",
+    help="Another ratio for scans of a stage; may be repeated.",
+)
+@click.option(
+    "--patient-ratio",
+    "patient_ratios",
+    multiple=True,
+    metavar="PATIENT=RATIO",
+    help="Another ratio for a patient, before any stage's; may be repeated.",
+)
+@seed_option
+@jump_option
+@morphology
+@jobs_option
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help="Only every N-th scan from the I-th on, for job arrays; put together with `lungcast merge`.",
+)
+@click.option(
+    "--dask",
+    "dask_address",
+    metavar="ADDRESS",
+    help="Work on the Dask cluster with this scheduler (extra `dask`).",
+)
+@force_option
+@shared_options
+def augment(
+    console: Console,
+    cohort: Path,
+    augmented: Path,
+    fits_path: Path | None,
+    ratio: str,
+    stage_ratios: tuple[str, ...],
+    patient_ratios: tuple[str, ...],
+    seed: int,
+    jump: int,
+    spread: float,
+    seeded_share: float,
+    clustering: float,
+    correlation_mm: float,
+    jobs: int,
+    shard: str | None,
+    dask_address: str | None,
+    force: bool,
+) -> None:
+    """Write new annotated scans AUG: every scan of COHORT played on by its fitted dynamics.
+
+    A run that was interrupted, however it ended, is completed by running it again; the result is the same to the
+    byte as that of one run, of --jobs, of shards, and of a cluster. A scan that fails is named at the end (exit
+    code 1) and the rest completes.
+    """
+    import functools
+
+    from simulator.augmentation import AugmentationSettings
+    from simulator.augmentation_plan import Ratios
+    from simulator.augmentation_run import (
+        augment_cohort,
+        check_folder,
+        fits_for,
+        parse_shard,
+        prepare_folder,
+    )
+    from simulator.dynamics.warmup import warm_up
+    from standard_space.cluster import run_on_dask
+    from standard_space.cohort import Cohort
+    from standard_space.errors import UsageError
+    from standard_space.files import folder_lock
+    from standard_space.jobs import run_isolated
+
+    if dask_address is not None and jobs != 1:
+        raise UsageError("--jobs and --dask exclude each other", remedy="the cluster knows its own workers")
+    controls = controls_of(spread, seeded_share, clustering, correlation_mm)
+    ratios = Ratios.parse(ratio, stage_ratios, patient_ratios)
+    settings = AugmentationSettings(ratios, seed, jump, controls)
+    part = parse_shard(shard)
+    opened = Cohort.open(cohort)
+    ratios.check_names(opened.entries)
+    check_folder(augmented, opened, settings, shard=part, force=force)
+    runner = (
+        functools.partial(run_isolated, jobs=jobs)
+        if dask_address is None
+        else functools.partial(run_on_dask, address=dask_address, warm_up=warm_up)
+    )
+    with folder_lock(augmented):
+        prepare_folder(augmented, opened, settings, shard=part, force=force)
+        with console.progress("fit") as progress:
+            fits = fits_for(opened, fits_path, augmented, jobs=jobs, progress=progress)
+        with console.progress("augment") as progress:
+            outcome = augment_cohort(
+                opened, augmented, fits, settings, shard=part, runner=runner, progress=progress
+            )
+    if outcome.seconds:
+        whole = sum(outcome.seconds.values())
+        rows = [["stage", "time", "share"]]
+        rows += [[name, duration(s), f"{s / whole:.0%}"] for name, s in outcome.seconds.items()]
+        console.say(table(rows))
+    of = f"{len(opened.entries)} scans" if part is None else f"shard {part[0]}/{part[1]}"
+    before = f", {outcome.kept} of them by an earlier run" if outcome.kept else ""
+    console.say(f"{len(outcome.entries)} synthetic scans of {of} at {ratios.cohort:.0%}{before}:")
+    console.wrote({"augmented": augmented, "fits": fits_path or augmented / "fits.json"})
+    console.finish(outcome.failures, outcome.notes)
+
+
+@click.command(epilog=example("lungcast replay augmented/p1_s1-sim1.h5"))
+@click.argument("volume", type=FILE)
+@SOURCES
+@click.option("--out", type=FILE, help="Keep the volume made again, as this file.")
+@shared_options
+def replay(console: Console, volume: Path, sources: Path | None, out: Path | None) -> None:
+    """Make one synthetic VOLUME again from its provenance and its source, and compare.
+
+    Exit code 1 when other voxels come out.
+    """
+    import tempfile
+
+    from simulator.augmentation import replay as replay_volume
+    from standard_space.cohort import open_with_sources
+    from standard_space.errors import UsageError
+    from standard_space.files import check_output_file
+    from standard_space.scanfile import read_meta
+
+    check_output_file(out)
+    if out is not None and out.exists():
+        raise UsageError("the output exists", where=out, remedy="choose another")
+    read_meta(volume)
+    with tempfile.TemporaryDirectory() as scratch:
+        made = out or Path(scratch) / volume.name
+        same = replay_volume(volume, open_with_sources(volume.parent, sources), made)
+    if same:
+        console.say(f"{volume}: made again, the same bytes")
+    else:
+        console.say(
+            f"{volume}: made again, the same voxels; the file's bytes differ (other library versions)"
+        )
+    if out is not None:
+        console.wrote({"volume": out})
+
+
+@click.command(epilog=example("lungcast merge part1 part2 --into augmented"))
+@click.argument("shards", metavar="SHARD...", type=FILE, nargs=-1, required=True)
+@click.option("--into", type=FILE, required=True, help="The folder to make.")
+@force_option
+@shared_options
+def merge(console: Console, shards: tuple[Path, ...], into: Path, force: bool) -> None:
+    """Put all shards of one augmentation together, after finding them complete and every volume whole.
+
+    The result is the same to the byte as that of one run without --shard. Exit code 1 when scans had failed in
+    their shard.
+    """
+    from simulator.merge import merge_shards
+    from standard_space.cohort import Cohort
+
+    with console.progress("merge") as progress:
+        failed = merge_shards(shards, into, force=force, progress=progress)
+    console.say(f"{len(Cohort.open(into).entries)} synthetic scans of {len(shards)} shards:")
+    console.wrote({"augmented": into})
+    console.finish({name: f"{name}: failed in its shard, whose run says why" for name in failed})

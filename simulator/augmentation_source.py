@@ -1,0 +1,136 @@
+"""All volumes of one source scan: the unit of work of an augmentation, done by any worker anywhere (DESIGN 4)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from simulator.augmentation import AugmentationSettings, make_volume, recipe
+from simulator.augmentation_plan import VolumePlan
+from simulator.dynamics.chain import propagate
+from simulator.dynamics.parameters import TransitionParameters
+from simulator.fits import CohortFits
+from simulator.lung_crop import read_lung_crop
+from standard_space.cohort import Cohort, Entry
+from standard_space.grid import StandardGrid
+from standard_space.scanfile import is_whole, read_meta
+
+BYTES_PER_VOXEL = 2.5
+BYTES_PER_VOLUME = 20_000
+"""Room that a changed voxel and a volume's metadata take on disk, generously (docs/augmentation.md)."""
+
+
+@dataclass(frozen=True)
+class SourceTask:
+    """All volumes of one source scan."""
+
+    cohort: Path
+    entry: Entry
+    parameters: TransitionParameters
+    plans: list[VolumePlan]
+    settings: AugmentationSettings
+    folder: Path
+
+
+@dataclass(frozen=True)
+class SourceResult:
+    """What became of a `SourceTask`: entries, how many were there before, and seconds by stage."""
+
+    entries: list[Entry]
+    kept: int
+    seconds: dict[str, float]
+
+
+def augment_source(task: SourceTask) -> SourceResult:
+    """Make all volumes of one source scan that are not there yet; runs in a worker.
+
+    Raises
+    ------
+    LungcastError
+        When the source cannot be read or played on, or the disk is full.
+    """
+    watch = _Watch()
+    settings, crop, kept = task.settings, None, 0
+    cohort = Cohort(task.cohort, [task.entry])
+    entries = []
+    for plan in task.plans:
+        path = volume_path(task.folder, task.entry, plan)
+        with watch.stage("check"):
+            made = _is_made(path, task, plan)
+        if made:
+            kept += 1
+        else:
+            if crop is None:
+                with watch.stage("read"):
+                    crop = read_lung_crop(cohort, task.entry)
+            with watch.stage("play"):
+                volume = make_volume(
+                    crop, task.parameters, plan, jump=settings.jump, controls=settings.controls
+                )
+            with watch.stage("write"):
+                volume.write(path, crop.head)
+        entries.append(_entry(task.entry, path))
+    return SourceResult(entries, kept, watch.seconds)
+
+
+def predicted_bytes(tasks: Sequence[SourceTask], fits: CohortFits) -> float:
+    """Disk that the volumes will take which are not there yet: the chain foretells how many voxels change."""
+    total = 0.0
+    for task in tasks:
+        counts = fits.of(task.entry).fit.observed
+        for plan in task.plans:
+            if not volume_path(task.folder, task.entry, plan).exists():
+                later = propagate(counts, task.parameters, plan.transitions)
+                changed = max(float(counts.sum()), float(later.sum()))
+                total += BYTES_PER_VOLUME + BYTES_PER_VOXEL * changed
+    return total
+
+
+class _Watch:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begun
+
+
+def volume_path(folder: Path, entry: Entry, plan: VolumePlan) -> Path:
+    return folder / f"{entry.patient}_{entry.scan}-sim{plan.number}.h5"
+
+
+def remove_volumes(folder: Path, entry: Entry, plans: list[VolumePlan]) -> None:
+    # An older volume must not pass for the result of a source that can no longer be used.
+    for plan in plans:
+        volume_path(folder, entry, plan).unlink(missing_ok=True)
+
+
+def _is_made(path: Path, task: SourceTask, plan: VolumePlan) -> bool:
+    """Whether a file from an earlier run is whole and the very volume this plan asks for."""
+    if not path.is_file() or not is_whole(path):
+        return False
+    head = read_meta(path)
+    wanted = recipe(task.parameters, plan, task.settings.jump, task.settings.controls)
+    known = {key: head["provenance"].get(key) for key in wanted}
+    return known == wanted and head["source"]["content_sha256"] == task.entry.content_sha256
+
+
+def _entry(source: Entry, path: Path) -> Entry:
+    head = read_meta(path)
+    voxel_ml = StandardGrid(int(head["grid"])).voxel_volume_ml
+    return replace(
+        source,
+        scan=str(head["scan"]),
+        day=float(head["day"]),
+        kind="synthetic",
+        file=path.name,
+        content_sha256=str(head["content_sha256"]),
+        infected_ml=round(int(head["infected_voxels"]) * voxel_ml, 4),
+    )
