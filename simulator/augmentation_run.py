@@ -148,15 +148,14 @@ def prepare_folder(
         See `check_folder`.
     """
     folder = Path(folder)
-    dropped: dict[str, Any] = {}
+    asked = _asked(cohort, settings, shard)
     if check_folder(folder, cohort, settings, shard=shard, force=force):
         clear_temporaries(folder)
-        dropped = (read_mark(folder) or {"provenance": {}})["provenance"].get("dropped", {})
         # Until it is whole again it is no cohort: what stands in an old manifest may be written anew.
+        _mark(folder, asked, _dropped(folder), complete=False)
         (folder / MANIFEST).unlink(missing_ok=True)
     else:
-        prepare_output_folder(folder, "augmented", force=force)
-    _mark(folder, _asked(cohort, settings, shard), dropped, complete=False)
+        prepare_output_folder(folder, "augmented", force=force, provenance={**asked, "complete": False})
 
 
 def augment_cohort(
@@ -194,7 +193,7 @@ def augment_cohort(
     """
     folder = Path(folder)
     outcome = AugmentationOutcome()
-    dropped = (read_mark(folder) or {"provenance": {}})["provenance"].get("dropped", {})
+    dropped = _dropped(folder)
     tasks = []
     for entry in _part([entry for entry in cohort.entries if not entry.synthetic], shard):
         if entry.infected_ml is None:
@@ -289,6 +288,12 @@ def _asked(cohort: Cohort, settings: AugmentationSettings, shard: tuple[int, int
 
 def _mark(folder: Path, asked: dict[str, Any], dropped: dict[str, Any], **state: Any) -> None:
     write_mark(folder, "augmented", {**asked, **state, **({"dropped": dropped} if dropped else {})})
+
+
+def _dropped(folder: Path) -> dict[str, Any]:
+    """Volumes that an audit has taken out, by name, with its reasons."""
+    mark = read_mark(folder)
+    return {} if mark is None else dict(mark["provenance"].get("dropped", {}))
 
 
 def _part(observed: list[Entry], shard: tuple[int, int] | None) -> list[Entry]:

@@ -58,18 +58,17 @@ def merge_shards(
     if any(folder.resolve() == into.resolve() for folder in folders):
         raise UsageError("a shard cannot be the folder to merge into", where=into, remedy="name a new folder")
     check_output_folder(into, "augmented", force=force)
+    marks = [_shard_mark(folder) for folder in folders]
+    asked = _same_request(folders, marks)
+    by_part = _parts(folders, marks)
     with ExitStack() as locks:
-        marks = []
         for folder in folders:
-            marks.append(_shard_mark(folder))
             locks.enter_context(folder_lock(folder))
-        asked = _same_request(folders, marks)
-        by_part = _parts(folders, marks)
+        marks = [_finished(folder) for folder in folders]
         files = _checked_files(by_part, asked, marks, progress)
         locks.enter_context(folder_lock(into))
         require_space(into, sum(path.stat().st_size for path in files))
-        prepare_output_folder(into, "augmented", force=force)
-        write_mark(into, "augmented", {**asked, "complete": False})
+        prepare_output_folder(into, "augmented", force=force, provenance={**asked, "complete": False})
         for path in files:
             write_bytes(into / path.name, path.read_bytes())
         entries = [entry for folder in by_part for entry in Cohort.open(folder).entries]
@@ -93,14 +92,18 @@ def _shard_mark(folder: Path) -> dict[str, Any]:
             remedy="make one with `lungcast augment --shard i/N`",
         )
     provenance: dict[str, Any] = mark["provenance"]
-    part, parts = provenance["shard"]
-    if not provenance["complete"]:
+    return provenance
+
+
+def _finished(folder: Path) -> dict[str, Any]:
+    mark = _shard_mark(folder)
+    if not mark["complete"]:
         raise DataError(
-            f"shard {part}/{parts} is not finished",
+            f"shard {mark['shard'][0]}/{mark['shard'][1]} is not finished",
             where=folder,
             remedy="run the same `lungcast augment` again to complete it",
         )
-    return provenance
+    return mark
 
 
 def _same_request(folders: list[Path], marks: list[dict[str, Any]]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from standard_space.errors import OutOfSpaceError, ReadError, UsageError
 from standard_space.version import lungcast_version
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_TEMPORARY = re.compile(r"\.tmp-\d+-[0-9a-f]{8}-")
 
 
 @contextmanager
@@ -48,8 +50,9 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
 
 def clear_temporaries(folder: str | Path) -> None:
     """Remove what writers that were killed left in a folder."""
-    for path in Path(folder).glob(".tmp-*"):
-        path.unlink(missing_ok=True)
+    for path in Path(folder).iterdir():
+        if _TEMPORARY.match(path.name):
+            path.unlink(missing_ok=True)
 
 
 def check_output_file(path: str | Path | None) -> None:
@@ -179,7 +182,9 @@ def check_output_folder(folder: str | Path, kind: str, *, force: bool = False) -
         )
 
 
-def prepare_output_folder(folder: str | Path, kind: str, *, force: bool = False) -> Path:
+def prepare_output_folder(
+    folder: str | Path, kind: str, *, force: bool = False, provenance: dict[str, Any] | None = None
+) -> Path:
     """Make an output folder and mark it as lungcast's own.
 
     Parameters
@@ -190,6 +195,8 @@ def prepare_output_folder(folder: str | Path, kind: str, *, force: bool = False)
         What it will hold; see `write_mark`.
     force : bool
         Empty a folder that lungcast wrote before.
+    provenance : dict, optional
+        For the mark, where more than the version is known already.
 
     Raises
     ------
@@ -204,12 +211,16 @@ def prepare_output_folder(folder: str | Path, kind: str, *, force: bool = False)
     for entry in sorted(folder.iterdir(), key=lambda path: path.name == MARK):
         if entry.name != LOCK:
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-    write_mark(folder, kind, {"lungcast_version": lungcast_version(), "complete": False})
+    started = {"lungcast_version": lungcast_version(), "complete": False}
+    write_mark(folder, kind, started if provenance is None else provenance)
     return folder
 
 
 def _holds_anything(folder: Path) -> bool:
-    return folder.is_dir() and any(path.name != LOCK for path in folder.iterdir())
+    """Whether a folder holds more than what a run leaves that was killed before it wrote anything."""
+    if not folder.is_dir():
+        return False
+    return any(path.name != LOCK and not _TEMPORARY.match(path.name) for path in folder.iterdir())
 
 
 @contextmanager

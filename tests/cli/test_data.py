@@ -138,7 +138,7 @@ def test_an_interrupted_run_is_completed_to_the_same_bytes(
     (tmp_path / "c" / "p_a.h5").unlink()
     (tmp_path / "c" / "manifest.csv").unlink()
     (tmp_path / "c" / "p_b.h5").write_bytes((embedded / "p_b.h5").read_bytes()[:9000])
-    (tmp_path / "c" / ".tmp-1-p_a.h5").write_bytes(b"left by a killed writer")
+    (tmp_path / "c" / ".tmp-1-0123abcd-p_a.h5").write_bytes(b"left by a killed writer")
     kept = (tmp_path / "c" / "q_c.h5").stat().st_mtime_ns
     result = lungcast(*args)
     assert result.exit_code == 1

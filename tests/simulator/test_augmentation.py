@@ -1,132 +1,167 @@
-"""Ratios, plans, and augmented cohorts: reproducible, resumable, isolated."""
+"""One synthetic volume: pure, replayable, confined to susceptible tissue, sparse."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
-from simulator.augmentation import (
-    AugmentationSettings,
-    augment_cohort,
-    fits_for,
-    make_volume,
-    parse_ratio,
-    plan_volumes,
-    prepare_folder,
-)
-from simulator.fits import fit_cohort
-from standard_space.cohort import Cohort
-from standard_space.errors import UsageError
+from simulator.augmentation import make_volume, replay
+from simulator.augmentation_plan import VolumePlan
+from simulator.dynamics.engine import Controls, advance, start_state
+from simulator.dynamics.parameters import TransitionParameters
+from simulator.lung_crop import LungCrop, read_lung_crop
+from standard_space.cohort import Cohort, open_with_sources
+from standard_space.errors import DataError, ScanFileError, UsageError
+from standard_space.files import write_mark
+from standard_space.scan import Scan
+from standard_space.scanfile import read_meta, read_scan
 from tests.simulator.scans import cohort_of, small_scan
 
-
-@pytest.mark.parametrize(("text", "ratio"), [("200%", 2.0), ("50 %", 0.5), ("1.5", 1.5), ("0%", 0.0)])
-def test_ratios(text: str, ratio: float) -> None:
-    assert parse_ratio(text) == ratio
-
-
-@pytest.mark.parametrize("text", ["-50%", "nan", "inf", "many", ""])
-def test_bad_ratios(text: str) -> None:
-    with pytest.raises(UsageError, match="ratio"):
-        parse_ratio(text)
-
-
-def test_a_ratio_keeps_its_floor_and_one_more_by_chance() -> None:
-    counts = [len(plan_volumes("p", f"s{k}", 1.5, seed=0)) for k in range(400)]
-    assert set(counts) == {1, 2}
-    assert 160 < counts.count(2) < 240
-    assert plan_volumes("p", "s", 0.0, seed=0) == []
-
-
-def test_plans_are_drawn_within_200_transitions_without_repetition() -> None:
-    plans = plan_volumes("p", "s", 200.0, seed=3)
-    assert sorted(plan.transitions for plan in plans) == list(range(1, 201))
-    assert len({plan.seed for plan in plans}) == 200
-    assert [plan.number for plan in plans] == list(range(1, 201))
-    assert plan_volumes("p", "s", 2.0, seed=3) == plan_volumes("p", "s", 2.0, seed=3)
-    assert plan_volumes("p", "s", 2.0, seed=3) != plan_volumes("p", "s", 2.0, seed=4)
-    assert len(plan_volumes("p", "s", 201.0, seed=3)) == 201
+W = TransitionParameters(0.04, 0.5, 0.05, 0.3, 0.6, 0.5, 0.5, 0.1, 3000.0)
+PLAN = VolumePlan(number=3, transitions=57, seed=11)
 
 
 @pytest.fixture(scope="module")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
-    healthy = small_scan(patient="q")
-    return cohort_of(
-        tmp_path_factory.mktemp("cohort") / "c",
-        small_scan(scan="a"),
-        small_scan(scan="b", day=3.0, shift=0.04),
-        replace(healthy, infection=np.zeros_like(healthy.infection)),
+def scan() -> Scan:
+    return small_scan()
+
+
+@pytest.fixture(scope="module")
+def cohort(scan: Scan, tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    return cohort_of(tmp_path_factory.mktemp("cohort") / "c", scan)
+
+
+@pytest.fixture(scope="module")
+def crop(cohort: Cohort) -> LungCrop:
+    return read_lung_crop(cohort, cohort.entries[0])
+
+
+def test_a_crop_is_the_box_around_the_lungs(crop: LungCrop, scan: Scan) -> None:
+    box = tuple(slice(c, c + n) for c, n in zip(crop.corner, crop.signal.shape, strict=True))
+    np.testing.assert_array_equal(crop.signal, scan.signal[box])
+    np.testing.assert_array_equal(crop.lungs, scan.lungs[box])
+    np.testing.assert_array_equal(crop.infection, scan.infection[box])
+    np.testing.assert_array_equal(crop.susceptible, scan.susceptible[box])
+    outside = scan.susceptible.copy()
+    outside[box] = False
+    assert not outside.any()
+    for axis in range(3):
+        edges = np.moveaxis(crop.lungs | crop.infection, axis, 0)
+        assert edges[0].any()
+        assert edges[-1].any()
+    flat = np.arange(crop.signal.size)
+    np.testing.assert_array_equal(scan.signal.ravel()[crop.to_standard(flat)], crop.signal.ravel())
+
+
+def test_a_volume_is_its_source_played_on_in_the_crop(crop: LungCrop, scan: Scan) -> None:
+    volume = make_volume(crop, W, PLAN, jump=10, controls=Controls())
+    state = start_state(crop.signal, crop.infection, crop.susceptible, crop.grid.spacing_mm)
+    advance(state, W, 57, jump=10, seed=11, controls=Controls())
+    signal, infection = scan.signal.copy(), scan.infection.copy()
+    signal.ravel()[volume.difference.index] = volume.difference.signal
+    infection.ravel()[volume.difference.index] = volume.difference.infection
+    box = tuple(slice(c, c + n) for c, n in zip(crop.corner, crop.signal.shape, strict=True))
+    np.testing.assert_array_equal(infection[box], state.mask())
+    np.testing.assert_array_equal(signal[box].astype(np.float16), state.signal_volume().astype(np.float16))
+    assert volume.infected_voxels == infection.sum()
+    assert not (infection & ~scan.susceptible).any()
+    assert (volume.scan, volume.day) == ("a-sim3", pytest.approx(0.57))
+    # nothing is stored that did not change
+    changed = (signal.astype(np.float16) != scan.signal.astype(np.float16)) | (infection != scan.infection)
+    np.testing.assert_array_equal(np.flatnonzero(changed), volume.difference.index)
+
+
+def test_a_source_without_infection_cannot_be_played_on(scan: Scan, tmp_path: Path) -> None:
+    healthy = cohort_of(tmp_path / "c", replace(scan, infection=np.zeros_like(scan.infection)))
+    with pytest.raises(DataError, match="no infection to play on"):
+        make_volume(read_lung_crop(healthy, healthy.entries[0]), W, PLAN, jump=10, controls=Controls())
+    bare = cohort_of(tmp_path / "b", replace(scan, infection=None, native_infection=None))
+    with pytest.raises(DataError, match="no infection mask"):
+        read_lung_crop(bare, bare.entries[0])
+
+
+@pytest.fixture
+def stored(cohort: Cohort, crop: LungCrop, tmp_path: Path) -> Path:
+    path = tmp_path / "p_a-sim3.h5"
+    make_volume(crop, W, PLAN, jump=10, controls=Controls(gamma=1.0)).write(path, crop.head)
+    return path
+
+
+def test_a_volume_is_replayed_to_the_same_bytes(cohort: Cohort, stored: Path, tmp_path: Path) -> None:
+    assert replay(stored, cohort, tmp_path / "again.h5")
+    assert (tmp_path / "again.h5").read_bytes() == stored.read_bytes()
+    head = read_meta(stored)
+    assert head["provenance"]["plan"] == asdict(PLAN)
+    assert head["provenance"]["controls"]["gamma"] == 1.0
+    assert str(cohort.folder) not in str(head)
+
+
+def test_what_cannot_be_replayed_is_told(
+    cohort: Cohort, stored: Path, crop: LungCrop, scan: Scan, tmp_path: Path
+) -> None:
+    out = tmp_path / "again.h5"
+    with pytest.raises(UsageError, match="not a volume that"):
+        replay(cohort.path(cohort.entries[0]), cohort, out)
+    other = tmp_path / "other.h5"
+    tampered = make_volume(crop, W, PLAN, jump=10, controls=Controls())
+    replace(tampered, provenance={**tampered.provenance, "jump": 5}).write(other, crop.head)
+    with pytest.raises(DataError, match="differs from the stored one"):
+        replay(other, cohort, out)
+    with h5py.File(stored, "r+") as file:
+        file["changed_signal"][5] = 0.3
+    with pytest.raises(ScanFileError, match="damaged"):
+        replay(stored, cohort, out)
+
+
+def test_an_altered_or_missing_source_is_detected(
+    stored: Path, crop: LungCrop, scan: Scan, tmp_path: Path
+) -> None:
+    brighter = cohort_of(tmp_path / "brighter", replace(scan, signal=scan.signal + np.float32(0.01)))
+    empty = cohort_of(tmp_path / "empty", replace(scan, scan="z"))
+    edited = cohort_of(tmp_path / "edited", scan)
+    with h5py.File(edited.path(edited.entries[0]), "r+") as file:  # its hash still says what it was
+        z, y, x = np.argwhere(scan.infection)[0]
+        file["signal"][z, y, x] = 0.45
+    for sources, message in ((brighter, "altered"), (empty, "missing")):
+        with pytest.raises(ScanFileError, match=message):
+            replay(stored, sources, tmp_path / "again.h5")
+        with pytest.raises(ScanFileError, match=message):
+            read_scan(stored, sources.find_source)
+    with pytest.raises(ScanFileError, match="altered"):
+        read_scan(stored, edited.find_source)
+    with pytest.raises(DataError, match="differs from the stored one"):
+        replay(stored, edited, tmp_path / "again.h5")
+
+
+def test_sources_are_found_beside_the_volumes_by_their_hashes(
+    cohort: Cohort, stored: Path, crop: LungCrop, scan: Scan, tmp_path: Path
+) -> None:
+    folder = tmp_path / "place" / "augmented"
+    folder.mkdir(parents=True)
+    entry = replace(
+        cohort.entries[0],
+        scan="a-sim3",
+        kind="synthetic",
+        file=stored.name,
+        content_sha256=read_meta(stored)["content_sha256"],
     )
-
-
-def run(cohort: Cohort, folder: Path, ratio: float = 2.0):
-    settings = AugmentationSettings(ratio, seed=5)
-    prepare_folder(folder, cohort, settings)
-    return augment_cohort(cohort, folder, fits_for(cohort, None, folder), settings)
-
-
-def test_an_augmented_cohort_holds_what_was_asked_for(cohort: Cohort, tmp_path: Path) -> None:
-    outcome = run(cohort, tmp_path / "a")
-    assert list(outcome.failures) == ["q/a"]
-    assert (tmp_path / "a" / "fits.json").is_file()
-    augmented = Cohort.open(tmp_path / "a", sources=cohort)
-    assert [entry.scan for entry in augmented.entries if entry.synthetic] == [
-        "a-sim1",
-        "a-sim2",
-        "b-sim1",
-        "b-sim2",
-    ]
-    for entry in augmented.entries:
-        scan, source = augmented.read(entry), cohort.read(cohort.find("p", entry.scan[0]))
-        assert source.day < scan.day <= source.day + 2.0
-        assert not (scan.infection & ~source.susceptible).any()
-        changed = (scan.infection != source.infection) | (scan.signal != source.signal)
-        assert changed.any()
-        assert not (changed & ~source.susceptible).any()
-        assert entry.infected_ml == pytest.approx(scan.infection.sum() * scan.grid.voxel_volume_ml, abs=1e-3)
-        assert str(tmp_path) not in str(scan.provenance)
-
-
-def test_a_volume_is_made_again_from_its_provenance(cohort: Cohort, tmp_path: Path) -> None:
-    run(cohort, tmp_path / "a")
-    augmented = Cohort.open(tmp_path / "a", sources=cohort)
-    entry = augmented.entries[-1]
-    kept = augmented.read(entry)
-    source_entry = cohort.find("p", "b")
-    (plan,) = [p for p in plan_volumes("p", "b", 2.0, 5) if p.number == kept.provenance["plan"]["number"]]
-    stored = fit_cohort(cohort).of(source_entry)
-    again = make_volume(
-        cohort.read(source_entry), source_entry.content_sha256, stored, plan, AugmentationSettings(2.0, 5)
-    )
-    np.testing.assert_array_equal(again.infection, kept.infection)
-    np.testing.assert_array_equal(again.signal.astype(np.float16), kept.signal.astype(np.float16))
-
-
-def test_an_interrupted_run_is_completed_to_the_same_bytes(cohort: Cohort, tmp_path: Path) -> None:
-    run(cohort, tmp_path / "whole")
-    run(cohort, tmp_path / "cut")
-    removed = tmp_path / "cut" / "p_b-sim1.h5"
-    removed.unlink()
-    (tmp_path / "cut" / "manifest.csv").unlink()
-    untouched = (tmp_path / "cut" / "p_a-sim1.h5").stat().st_mtime_ns
-    run(cohort, tmp_path / "cut")
-    assert (tmp_path / "cut" / "p_a-sim1.h5").stat().st_mtime_ns == untouched
-    for file in sorted(path.name for path in (tmp_path / "whole").iterdir()):
-        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "cut" / file).read_bytes(), file
-
-
-def test_another_augmentation_in_the_folder_is_refused(cohort: Cohort, tmp_path: Path) -> None:
-    run(cohort, tmp_path / "a")
-    with pytest.raises(UsageError, match="another augmentation"):
-        prepare_folder(tmp_path / "a", cohort, AugmentationSettings(3.0, 5))
-    prepare_folder(tmp_path / "a", cohort, AugmentationSettings(3.0, 5), force=True)
-    assert not (tmp_path / "a" / "p_a-sim1.h5").exists()
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "thesis.tex").touch()
-    with pytest.raises(UsageError, match="not empty"):
-        prepare_folder(tmp_path / "other", cohort, AugmentationSettings(3.0, 5))
-    with pytest.raises(UsageError, match="only empties folders that lungcast made"):
-        prepare_folder(tmp_path / "other", cohort, AugmentationSettings(3.0, 5), force=True)
+    stored.rename(folder / stored.name)
+    Cohort.write_manifest(folder, [entry])
+    write_mark(folder, "augmented", {"sources": {"p/a": cohort.entries[0].content_sha256}})
+    with pytest.raises(UsageError, match="does not lie beside it"):
+        open_with_sources(folder)
+    cohort_of(folder.parent / "another", replace(scan, signal=scan.signal + np.float32(0.01)))
+    with pytest.raises(UsageError, match="does not lie beside it"):
+        open_with_sources(folder)
+    cohort_of(folder.parent / "cohort", scan)
+    found = open_with_sources(folder)
+    assert found.sources is not None
+    assert found.sources.folder.name == "cohort"
+    assert found.read(found.entries[0]).infection.any()
+    given = open_with_sources(folder, cohort.folder)
+    assert given.sources is not None
+    assert given.sources.folder == cohort.folder
