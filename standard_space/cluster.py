@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -59,7 +58,7 @@ def run_on_dask(
     for name in ("distributed.client", "distributed.scheduler", "distributed.core"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+        client = distributed.Client(address, timeout=CONNECT_SECONDS)
     except (OSError, ValueError, TimeoutError) as error:
         raise UsageError(
             "no Dask scheduler answers there",
@@ -73,9 +72,8 @@ def run_on_dask(
             for worker in _one_of_each_host(client):
                 client.run(warm_up, workers=[worker])
         futures = {client.submit(told, function, task, pure=False): index for index, task in enumerate(tasks)}
-        with contextlib.closing(iter(distributed.as_completed(futures))) as finished:
-            for future in finished:
-                yield futures[future], _result_of(future, distributed)
+        for future in distributed.as_completed(futures):
+            yield futures[future], _result_of(future, distributed)
 
 
 def _check_workers(client: Any, address: str) -> None:

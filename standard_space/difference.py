@@ -111,14 +111,16 @@ def write_synthetic_scan(
         file.attrs["schema"] = SYNTHETIC_SCHEMA
         file.attrs["content_sha256"] = digest
         file.attrs["meta"] = json.dumps(meta, allow_nan=False)
-        file.create_dataset("block_first", data=index[::BLOCK], track_times=False)
         for name, data in (
+            ("block_first", index[::BLOCK]),
             ("index_step", steps.astype(np.uint32)),
             ("changed_signal", np.ascontiguousarray(difference.signal, np.float16)),
             ("changed_infection", difference.infection.astype(np.uint8)),
         ):
             chunked = {"chunks": (min(BLOCK, len(data)),), **COMPRESSION} if len(data) else {}
             file.create_dataset(name, data=data, track_times=False, **chunked)
+            # Where data lies would else depend on when Python lets go of the dataset.
+            file.flush()
     write_bytes(path, buffer.getbuffer())
     return digest
 

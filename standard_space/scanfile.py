@@ -96,6 +96,7 @@ def write_scan(path: str | Path, scan: Scan) -> str:
         file.attrs["meta"] = json.dumps(head_of(scan), allow_nan=False)
         for name, volume in volumes.items():
             file.create_dataset(name, data=volume, chunks=chunks, track_times=False, **COMPRESSION)
+            file.flush()  # where data lies would else depend on when Python lets go of the dataset
         for name, mask in (("native_infection", scan.native_infection), ("native_lungs", scan.native_lungs)):
             if mask is not None:
                 packed = np.packbits(mask)
@@ -103,6 +104,7 @@ def write_scan(path: str | Path, scan: Scan) -> str:
                     name, data=packed, track_times=False, **hdf5plugin.Zstd(clevel=3)
                 )
                 dataset.attrs["shape"] = mask.shape
+                file.flush()
     return digest
 
 

@@ -170,3 +170,22 @@ def test_a_file_that_was_altered_is_not_whole(scan: Scan, tmp_path: Path) -> Non
         file["signal"][20, 20, 20] = 0.25
     assert not is_whole(tmp_path / "a.h5")
     assert not is_whole(tmp_path / "absent.h5")
+
+
+def test_bytes_do_not_depend_on_when_python_lets_go(
+    scan: Scan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_scan(tmp_path / "a.h5", scan)
+    write_as_difference(tmp_path / "d.h5", synthetic_of(scan), scan, "0" * 64)
+    held, create = [], h5py.Group.create_dataset
+
+    def create_and_hold(*args, **kwargs):
+        held.append(create(*args, **kwargs))
+        return held[-1]
+
+    monkeypatch.setattr(h5py.Group, "create_dataset", create_and_hold)
+    write_scan(tmp_path / "b.h5", scan)
+    write_as_difference(tmp_path / "e.h5", synthetic_of(scan), scan, "0" * 64)
+    assert len(held) > 6
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+    assert (tmp_path / "d.h5").read_bytes() == (tmp_path / "e.h5").read_bytes()
