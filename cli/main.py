@@ -13,6 +13,7 @@ from cli.console import LungcastGroup
 from cli.data import check, embed, info, phantom, restore
 from cli.demo import demo
 from cli.dynamics import fit, simulate
+from cli.export import export
 from cli.forecast import forecast
 from cli.network import evaluate, segment, train
 from standard_space.version import lungcast_version
@@ -33,6 +34,7 @@ def main() -> None:
       lungcast fit COHORT --json fits.json      eight parameters per pair of scans
       lungcast forecast COHORT --json f.json    how well that foretells the next scan
       lungcast augment COHORT AUG --ratio 200%  new annotated scans
+      lungcast export AUG OUT --format nnunet   files for nnU-Net, MONAI and others
       lungcast train COHORT MODEL --augmented AUG
       lungcast segment MODEL IMAGE OUT
       lungcast evaluate MODEL COHORT --json scores.json
@@ -52,6 +54,7 @@ for command in (
     augment,
     replay,
     merge,
+    export,
     train,
     segment,
     evaluate,

@@ -59,8 +59,12 @@ def _folder(path: Path) -> tuple[str, dict[str, Any]]:
             }
             for e in cohort.entries
         ]
-        return f"a {kind} folder with {len(rows)} scans", {**mark, "scans": rows}
-    return f"a {kind} folder", mark
+        return f"{_a(kind)} folder with {len(rows)} scans", {**mark, "scans": rows}
+    return f"{_a(kind)} folder", mark
+
+
+def _a(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def _json(path: Path) -> tuple[str, dict[str, Any]]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from segmentation.device import choose_device, choose_precision
 from segmentation.model import ThreeWaySegmenter, check_threshold
-from segmentation.quantification import DEFAULT_CONSOLIDATION_HU, quantify
+from segmentation.quantification import quantify
 from segmentation.signal import input_air, input_signal
 from segmentation.unet import MULTIPLE, channels_last, fused_copy, pad_to_multiple
 from segmentation.views import VIEWS, as_planes, normal_axis, plane_axes, stacks
@@ -27,7 +27,7 @@ from standard_space.image import read_image, read_mask, write_volume
 from standard_space.progress import Progress, silent
 from standard_space.restore import restore_mask, restore_volume
 from standard_space.scan import Scan
-from standard_space.window import Window
+from standard_space.window import CONSOLIDATION_HU, Window
 
 CROP_MARGIN = 64
 """Voxels kept around the lungs in the plane; fewer would change probabilities inside them."""
@@ -249,7 +249,7 @@ def segment_image(
     lungs: str | Path | NDArray[np.bool_] | None = None,
     window: Window | None = None,
     threshold: float | None = None,
-    consolidation_hu: float = DEFAULT_CONSOLIDATION_HU,
+    consolidation_hu: float = CONSOLIDATION_HU,
     probability: bool = True,
     device: str | torch.device = "auto",
     batch: int | None = None,

@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from standard_space.errors import UsageError
-
-DEFAULT_CONSOLIDATION_HU = -200.0
-"""Clinical cut: an infected voxel at or above it is consolidation, below it GGO (DESIGN 3)."""
+from standard_space.window import CONSOLIDATION_HU
 
 
 def quantify(
@@ -19,7 +17,7 @@ def quantify(
     hu: NDArray[np.floating],
     voxel_volume_ml: float,
     *,
-    consolidation_hu: float = DEFAULT_CONSOLIDATION_HU,
+    consolidation_hu: float = CONSOLIDATION_HU,
 ) -> dict[str, Any]:
     """Quantify an infection on the native grid, with the image's own HU.
 

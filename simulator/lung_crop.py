@@ -17,8 +17,8 @@ from standard_space.cohort import Cohort, Entry
 from standard_space.difference import Difference
 from standard_space.errors import DataError
 from standard_space.grid import StandardGrid
+from standard_space.masks import bounding_box
 from standard_space.scanfile import LAYERS, unpack, window_of
-from standard_space.scanreader import bounding_box
 from standard_space.window import Window
 
 _OPEN = np.uint8(sum(1 << LAYERS.index(layer) for layer in ("lungs", "infection")))
@@ -123,7 +123,7 @@ def read_lung_crop(cohort: Cohort, entry: Entry) -> LungCrop:
             raise cohort.altered(entry, str(reader.head["content_sha256"]))
         packed = reader.packed_masks()
         inside = packed & _OPEN
-        box = bounding_box(inside)
+        box = bounding_box(inside != 0)
         if box is None:
             raise DataError("the scan has neither lungs nor infection", where=entry.name)
         packed = np.ascontiguousarray(packed[box])

@@ -21,15 +21,12 @@ from standard_space.files import write_text
 from standard_space.image import write_volume
 from standard_space.restore import restore_mask, restore_volume
 from standard_space.scan import Scan
-from standard_space.window import AIR_HU
+from standard_space.window import AIR_HU, CONSOLIDATION_HU
 
 LONGEST_DAYS = 3650.0
 MOST_FRAMES = 10_000
 DEFAULT_JUMP = 10
 """Transitions drawn at once; counts do not depend on it (DESIGN 3)."""
-
-CONSOLIDATION_HU = -200.0
-"""Clinical cut between GGO and consolidation (Chaganti et al., Radiology: AI 2020)."""
 
 DEFAULT_DYNAMICS = TransitionParameters(
     birth_rate=0.01246,

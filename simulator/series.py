@@ -11,9 +11,9 @@ from simulator.dynamics.bins import N_BELOW, N_BINS, clamped_counts, histogram, 
 from standard_space.cohort import Cohort, Entry
 from standard_space.errors import DataError
 from standard_space.grid import StandardGrid
+from standard_space.masks import bounding_box
 from standard_space.scan import Scan
 from standard_space.scanfile import unpack
-from standard_space.scanreader import bounding_box
 from standard_space.window import Window
 
 TRANSITIONS_PER_DAY = 100

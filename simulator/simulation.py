@@ -15,7 +15,6 @@ from simulator.figures import Film, save_figure, volumes_figure
 from simulator.fits import CohortFits, StoredFit
 from simulator.population_file import load_population
 from simulator.progression import (
-    CONSOLIDATION_HU,
     DEFAULT_DYNAMICS,
     DEFAULT_JUMP,
     frame_transitions,
@@ -32,6 +31,7 @@ from standard_space.files import sha256_of, write_mark
 from standard_space.progress import Progress, silent
 from standard_space.scan import Scan
 from standard_space.version import lungcast_version
+from standard_space.window import CONSOLIDATION_HU
 
 LEAST_HU, MOST_HU = -1024.0, 3071.0
 

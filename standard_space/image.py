@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from standard_space.dicom import inspect_dicom_folder, read_dicom_folder
-from standard_space.errors import DataError, GeometryError, ReadError
+from standard_space.errors import DataError, GeometryError, OutOfSpaceError, ReadError
 from standard_space.files import atomic_path, sha256_of
 from standard_space.geometry import Geometry, orient
 from standard_space.image_file import read_file, read_geometry
@@ -19,6 +19,7 @@ from standard_space.window import DEFAULT_LEVEL_HU, DEFAULT_WIDTH_HU, Window
 
 HU_MIN, HU_MAX = -1024.0, 3071.0
 HU_ABSURD = 70_000.0
+_NIFTI_HEADER_BYTES = 352
 GREY_MAX_LEAST, GREY_LEVELS_LEAST = 128, 24
 """What an 8-bit picture of a chest has at least: a brightest value, and levels of grey."""
 
@@ -241,7 +242,36 @@ def write_volume(path: str | Path, array: NDArray[Any], geometry: Geometry) -> N
     """Write a volume (z, y, x) as an image file atomically; masks (bool) are written as uint8.
 
     The format goes by the suffix; NIfTI (.nii.gz) is the usual one. The same input gives the same bytes.
+
+    Raises
+    ------
+    OutOfSpaceError
+        When the file could not be written to its end.
     """
-    image = geometry.apply(array.astype(np.uint8) if array.dtype == np.bool_ else np.ascontiguousarray(array))
+    values = array.astype(np.uint8) if array.dtype == np.bool_ else np.ascontiguousarray(array)
+    image = geometry.apply(values)
     with atomic_path(path) as temporary:
-        sitk.WriteImage(image, str(temporary), useCompression=True)
+        try:
+            sitk.WriteImage(image, str(temporary), useCompression=True)
+            whole = _is_whole_nifti(temporary, values.nbytes)
+        except RuntimeError:
+            whole = False
+        if not whole:
+            raise OutOfSpaceError(
+                "the image could not be written whole: the disk is full, or its limit for a file is reached",
+                where=path,
+                remedy="free some space and run the command again",
+            )
+
+
+def _is_whole_nifti(path: Path, voxel_bytes: int) -> bool:
+    """Whether a NIfTI file is as long as it must be: ITK says nothing when it cannot write one to its end."""
+    expected = _NIFTI_HEADER_BYTES + voxel_bytes
+    if path.name.lower().endswith(".nii"):
+        return path.stat().st_size == expected
+    if not path.name.lower().endswith(".nii.gz"):
+        return True
+    with open(path, "rb") as handle:
+        handle.seek(-4, 2)
+        # gzip ends with the length of its content
+        return int.from_bytes(handle.read(4), "little") == expected % 2**32

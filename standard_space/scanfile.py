@@ -249,12 +249,13 @@ def _read_full(file: h5py.File, head: dict[str, Any]) -> Scan:
     signal = file["signal"][...].astype(np.float32)
     scan = scan_of(head, signal, {layer: unpack(packed, layer) for layer in LAYERS})
     scan.lobes = file["lobes"][...] if "lobes" in file else None
-    scan.native_infection = _read_bits(file, "native_infection")
-    scan.native_lungs = _read_bits(file, "native_lungs")
+    scan.native_infection = read_bits(file, "native_infection")
+    scan.native_lungs = read_bits(file, "native_lungs")
     return scan
 
 
-def _read_bits(file: h5py.File, name: str) -> NDArray[np.bool_] | None:
+def read_bits(file: h5py.File, name: str) -> NDArray[np.bool_] | None:
+    """A native mask of an open scan file, "native_infection" or "native_lungs"; None when it holds none."""
     if name not in file:
         return None
     shape = tuple(int(n) for n in file[name].attrs["shape"])

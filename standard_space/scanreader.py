@@ -192,15 +192,3 @@ def open_scan(path: str | Path, find_source: PathFinder | None = None) -> ScanRe
     origin = head["source"]
     source = open_scan(find_source(origin["patient"], origin["scan"], origin["content_sha256"]))
     return ScanReader(path, head, source)
-
-
-def bounding_box(marked: NDArray[Any]) -> Box | None:
-    """The smallest box (z, y, x) around what is not 0; None when nothing is."""
-    box = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        hit = np.flatnonzero(marked.any(axis=others))
-        if hit.size == 0:
-            return None
-        box.append(slice(int(hit[0]), int(hit[-1]) + 1))
-    return box[0], box[1], box[2]

@@ -15,6 +15,8 @@ LEVEL_MAX_HU, WIDTH_MIN_HU, WIDTH_MAX_HU = 10_000.0, 10.0, 20_000.0
 LUNG_LEVEL_MAX_HU, LUNG_WIDTH_MIN_HU = -300.0, 1000.0
 AIR_HU = -1000.0
 """Pad value: what lies outside a scan is air."""
+CONSOLIDATION_HU = -200.0
+"""Clinical cut between GGO and consolidation (Chaganti et al., Radiology: AI 2020)."""
 PARENCHYMA_HU = -850.0
 """Where the default window expects aerated lung; its signal there is -0.156."""
 _MODE_STEP_HU = 5

@@ -1,0 +1,164 @@
+"""augment, replay and merge as a user calls them: exit codes, sentences, the lock, a killed run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import pytest
+from click.testing import CliRunner, Result
+
+from cli.main import main
+from simulator.cohort_fit import fit_cohort
+from standard_space.cohort import Cohort
+from standard_space.files import LOCK, folder_lock
+from tests.simulator.scans import cohort_of, small_scan
+
+
+def lungcast(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != LOCK}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a cohort `c`, its fits, and its augmentation `a`."""
+    folder = tmp_path_factory.mktemp("place")
+    early, late = small_scan("p", "a"), small_scan("p", "b", 3.0, 0.04)
+    early.stage, late.stage = "early", "late"
+    cohort = cohort_of(folder / "c", early, late, small_scan("q", "a"))
+    fit_cohort(cohort).save(folder / "fits.json")
+    result = lungcast(
+        "augment", folder / "c", folder / "a", "--fits", folder / "fits.json", "--ratio", "200%"
+    )
+    assert result.exit_code == 0, result.output
+    assert "6 synthetic scans of 3 scans at 200%:" in result.output
+    return folder
+
+
+def test_shards_merge_to_the_same_bytes(place: Path, tmp_path: Path) -> None:
+    for part in ("1", "2"):
+        result = lungcast(
+            "augment",
+            place / "c",
+            tmp_path / f"s{part}",
+            "--fits",
+            place / "fits.json",
+            "--shard",
+            f"{part}/2",
+        )
+        assert result.exit_code == 0, result.output
+        assert f"of shard {part}/2" in result.output
+    merged = lungcast("merge", tmp_path / "s2", tmp_path / "s1", "--into", tmp_path / "m")
+    assert merged.exit_code == 0, merged.output
+    assert contents(tmp_path / "m") == contents(place / "a")
+    again = lungcast("merge", tmp_path / "s1", tmp_path / "s2", "--into", tmp_path / "m")
+    assert again.exit_code == 2
+    assert "not empty" in again.output
+
+
+def test_replay(place: Path, tmp_path: Path) -> None:
+    volume = place / "a" / "p_b-sim2.h5"
+    result = lungcast("replay", volume, "--out", tmp_path / "again.h5")
+    assert result.exit_code == 0, result.output
+    assert "the same bytes" in result.output
+    assert (tmp_path / "again.h5").read_bytes() == volume.read_bytes()
+    refused = lungcast("replay", volume, "--out", tmp_path / "again.h5")
+    assert refused.exit_code == 2
+    absent = lungcast("replay", place / "a" / "absent.h5")
+    assert absent.exit_code == 1
+    assert "no such scan file" in absent.output
+    observed = lungcast("replay", place / "c" / "p_a.h5")
+    assert observed.exit_code == 2
+    assert "not a volume" in observed.output
+
+
+def test_ratios_of_stages_and_patients(place: Path, tmp_path: Path) -> None:
+    options = ("--stage-ratio", "early=3", "--patient-ratio", "q=0%")
+    result = lungcast("augment", place / "c", tmp_path / "a", "--fits", place / "fits.json", *options)
+    assert result.exit_code == 0, result.output
+    made = [entry.name for entry in Cohort.open(tmp_path / "a").entries]
+    assert sorted(made) == ["p/a-sim1", "p/a-sim2", "p/a-sim3", "p/b-sim1", "p/b-sim2"]
+    for wrong, words in (
+        (("--stage-ratio", "middle=1"), "no scan has this stage"),
+        (("--patient-ratio", "q"), "NAME=RATIO"),
+        (("--ratio", "-1"), "negative"),
+        (("--shard", "3/2"), "no such shard"),
+        (("--dask", "tcp://h:1", "--jobs", "2"), "exclude each other"),
+    ):
+        refused = lungcast("augment", place / "c", tmp_path / "b", "--fits", place / "fits.json", *wrong)
+        assert refused.exit_code == 2, refused.output
+        assert words in refused.output
+        assert not (tmp_path / "b").exists()
+
+
+def test_two_runs_into_one_folder_are_refused(place: Path) -> None:
+    before = contents(place / "a")
+    with folder_lock(place / "a"):
+        result = lungcast("augment", place / "c", place / "a", "--fits", place / "fits.json")
+    assert result.exit_code == 2
+    assert "another run is writing into this folder" in result.output
+    assert contents(place / "a") == before
+
+
+def test_a_corrupt_source_fails_alone(place: Path, tmp_path: Path) -> None:
+    cohort = cohort_of(tmp_path / "c", small_scan("p", "a"), small_scan("q", "a"))
+    fit_cohort(cohort).save(tmp_path / "fits.json")
+    damaged = cohort.path(cohort.find("p", "a"))
+    damaged.write_bytes(damaged.read_bytes()[:5000])
+    result = lungcast("augment", tmp_path / "c", tmp_path / "a", "--fits", tmp_path / "fits.json")
+    assert result.exit_code == 1
+    assert "p_a.h5" in result.output
+    assert "1 failed; the rest was completed" in result.output
+    assert [entry.name for entry in Cohort.open(tmp_path / "a").entries] == ["q/a-sim1", "q/a-sim2"]
+
+
+def test_a_damaged_volume_is_not_replayed(place: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "p_b-sim2.h5"
+    damaged.write_bytes((place / "a" / "p_b-sim2.h5").read_bytes())
+    with h5py.File(damaged, "r+") as file:
+        file["changed_infection"][0] = 1 - file["changed_infection"][0]
+    for name in ("lungcast.json", "manifest.csv"):
+        (tmp_path / name).write_bytes((place / "a" / name).read_bytes())
+    result = lungcast("replay", damaged, "--sources", place / "c")
+    assert result.exit_code == 1
+    assert "damaged" in result.output
+
+
+@pytest.mark.slow
+def test_a_killed_command_with_workers_is_completed_by_the_next(place: Path, tmp_path: Path) -> None:
+    """SIGKILL to the parent of two workers, at moments spread over the run; its orphans end by themselves."""
+    command = [sys.executable, "-m", "cli.main", "augment", str(place / "c"), str(tmp_path / "a")]
+    command += ["--fits", str(place / "fits.json"), "--ratio", "30", "--jobs", "2", "-q"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    begun = time.monotonic()
+    whole = [word.replace(str(tmp_path / "a"), str(tmp_path / "whole")) for word in command]
+    subprocess.run(whole, check=True, env=environment)
+    lasts = time.monotonic() - begun
+    for share in (0.3, 0.6, 0.7, 0.8, 0.9):
+        process = subprocess.Popen(command, env=environment, start_new_session=True)
+        time.sleep(share * lasts)
+        process.kill()
+        process.wait()
+        deadline = time.monotonic() + 20
+        while _alive(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not _alive(process.pid), "a worker outlived its parent"
+    subprocess.run(command, check=True, env=environment)
+    assert contents(tmp_path / "a") == contents(tmp_path / "whole")
+
+
+def _alive(group: int) -> bool:
+    try:
+        os.killpg(group, signal.SIG_DFL)
+    except ProcessLookupError:
+        return False
+    return True
