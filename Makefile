@@ -12,8 +12,9 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/installed
 DEV_INSTALLED := $(VENV)/dev-installed
+INTEROP_INSTALLED := $(VENV)/interop-installed
 
-.PHONY: demo test slow lint clean
+.PHONY: demo test slow interop lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/lungcast demo $(OUT) --force
@@ -23,6 +24,9 @@ test: $(INSTALLED)
 
 slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
+
+interop: $(INTEROP_INSTALLED)
+	$(BIN)/python -m pytest -m interop
 
 lint: $(DEV_INSTALLED)
 	$(BIN)/ruff check .
@@ -47,4 +51,8 @@ $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 
 $(DEV_INSTALLED): $(INSTALLED)
 	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(INTEROP_INSTALLED): $(INSTALLED)
+	$(PIP) install --quiet -c constraints.txt -e '.[test-interop]'
 	touch $@

@@ -42,6 +42,9 @@ SOURCES = click.option(
 @seed_option
 @jump_option
 @morphology
+@click.option(
+    "--trajectories", is_flag=True, help="Also store every scan's whole trajectory, to draw any day from."
+)
 @jobs_option
 @click.option(
     "--shard",
@@ -70,6 +73,7 @@ def augment(
     seeded_share: float,
     clustering: float,
     correlation_mm: float,
+    trajectories: bool,
     jobs: int,
     shard: str | None,
     dask_address: str | None,
@@ -103,7 +107,7 @@ def augment(
         raise UsageError("--jobs and --dask exclude each other", remedy="the cluster knows its own workers")
     controls = controls_of(spread, seeded_share, clustering, correlation_mm)
     ratios = Ratios.parse(ratio, stage_ratios, patient_ratios)
-    settings = AugmentationSettings(ratios, seed, jump, controls)
+    settings = AugmentationSettings(ratios, seed, jump, controls, trajectories)
     part = parse_shard(shard)
     opened = Cohort.open(cohort)
     ratios.check_names(opened.entries)

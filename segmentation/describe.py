@@ -9,6 +9,7 @@ from typing import Any
 from segmentation.model import MODEL_FILE, ThreeWaySegmenter
 from simulator.fits import CohortFits
 from simulator.population_file import load_population
+from simulator.trajectory_file import read_keyframes
 from standard_space.cohort import MANIFEST, Cohort
 from standard_space.errors import UsageError
 from standard_space.files import read_mark
@@ -31,6 +32,11 @@ def describe(path: str | Path) -> tuple[str, dict[str, Any]]:
     if path.is_dir():
         return _folder(path)
     if path.suffix == ".h5":
+        if path.name.endswith("-trajectory.h5"):
+            _, meta, keyframes = read_keyframes(path)
+            source = meta["source"]
+            what = f"a trajectory of {source['patient']}/{source['scan']} with {len(keyframes)} keyframes"
+            return what, {**meta, "keyframes": [keyframe.transition for keyframe in keyframes]}
         meta = read_meta(path)
         return f"a {meta['kind']}, {meta['patient']}/{meta['scan']} on day {meta['day']:g}", meta
     if path.suffix == ".json":

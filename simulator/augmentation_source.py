@@ -9,18 +9,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from simulator.augmentation import AugmentationSettings, make_volume, recipe
-from simulator.augmentation_plan import VolumePlan
+from simulator.augmentation_plan import VolumePlan, seed_of
 from simulator.dynamics.chain import propagate
 from simulator.dynamics.parameters import TransitionParameters
 from simulator.fits import CohortFits
 from simulator.lung_crop import read_lung_crop
+from simulator.trajectory import default_keyframes, write_trajectory
+from simulator.trajectory_file import read_keyframes
 from standard_space.cohort import Cohort, Entry
+from standard_space.errors import ScanFileError
 from standard_space.grid import StandardGrid
 from standard_space.scanfile import is_whole, read_meta
+from standard_space.version import lungcast_version
 
 BYTES_PER_VOXEL = 2.5
+BYTES_PER_KEYFRAME_VOXEL = 6.0
 BYTES_PER_VOLUME = 20_000
-"""Room that a changed voxel and a volume's metadata take on disk, generously (docs/augmentation.md)."""
+"""Room that a changed voxel, an infected one of a keyframe, and metadata take on disk, generously."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,22 @@ def augment_source(task: SourceTask) -> SourceResult:
             with watch.stage("write"):
                 volume.write(path, crop.head)
         entries.append(_entry(task.entry, path))
+    if settings.trajectories:
+        path, seed = trajectory_path(task.folder, task.entry), trajectory_seed(task)
+        with watch.stage("check"):
+            made = _is_trajectory_made(path, task, seed)
+        if not made:
+            if crop is None:
+                with watch.stage("read"):
+                    crop = read_lung_crop(cohort, task.entry)
+            with watch.stage("trajectory"):
+                write_trajectory(path, crop, task.parameters, seed, settings.jump, settings.controls)
     return SourceResult(entries, kept, watch.seconds)
+
+
+def trajectory_seed(task: SourceTask) -> int:
+    """The engine's seed of a scan's trajectory."""
+    return seed_of("trajectory", task.settings.seed, task.entry.patient, task.entry.scan)
 
 
 def predicted_bytes(tasks: Sequence[SourceTask], fits: CohortFits) -> float:
@@ -86,6 +106,10 @@ def predicted_bytes(tasks: Sequence[SourceTask], fits: CohortFits) -> float:
                 later = propagate(counts, task.parameters, plan.transitions)
                 changed = max(float(counts.sum()), float(later.sum()))
                 total += BYTES_PER_VOLUME + BYTES_PER_VOXEL * changed
+        if task.settings.trajectories and not trajectory_path(task.folder, task.entry).exists():
+            for transition in default_keyframes(task.settings.jump)[1:]:
+                later = propagate(counts, task.parameters, transition)
+                total += BYTES_PER_VOLUME + BYTES_PER_KEYFRAME_VOXEL * float(later.sum())
     return total
 
 
@@ -106,10 +130,33 @@ def volume_path(folder: Path, entry: Entry, plan: VolumePlan) -> Path:
     return folder / f"{entry.patient}_{entry.scan}-sim{plan.number}.h5"
 
 
+def trajectory_path(folder: Path, entry: Entry) -> Path:
+    """Where the trajectory of a source scan lies."""
+    return folder / f"{entry.patient}_{entry.scan}-trajectory.h5"
+
+
+def _is_trajectory_made(path: Path, task: SourceTask, seed: int) -> bool:
+    """Whether a trajectory from an earlier run is whole and the very one that is asked for."""
+    try:
+        _, meta, _ = read_keyframes(path)
+    except ScanFileError:
+        return False
+    wanted = {
+        "lungcast_version": lungcast_version(),
+        "seed": seed,
+        "jump": task.settings.jump,
+        "controls": task.settings.controls.to_json(),
+        "parameters": task.parameters.to_json(),
+    }
+    same = all(meta.get(key) == value for key, value in wanted.items())
+    return same and meta["source"]["content_sha256"] == task.entry.content_sha256
+
+
 def remove_volumes(folder: Path, entry: Entry, plans: list[VolumePlan]) -> None:
     # An older volume must not pass for the result of a source that can no longer be used.
     for plan in plans:
         volume_path(folder, entry, plan).unlink(missing_ok=True)
+    trajectory_path(folder, entry).unlink(missing_ok=True)
 
 
 def _is_made(path: Path, task: SourceTask, plan: VolumePlan) -> bool:

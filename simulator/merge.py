@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from simulator.trajectory_file import read_keyframes
 from standard_space.cohort import Cohort, Entry
 from standard_space.errors import DataError, ScanFileError, UsageError
 from standard_space.files import (
@@ -182,8 +183,14 @@ def _checked_files(
 
 
 def _companions(folders: list[Path], asked: dict[str, Any], failed: set[str]) -> list[Path]:
-    """Files beside the volumes: the fits that every shard made for itself."""
+    """Files beside the volumes: trajectories, and the fits that every shard made for itself."""
+    found = []
+    for number, source in enumerate(asked["sources"]):
+        if asked["trajectories"] and source in asked["planned"] and source not in failed:
+            path = folders[number % len(folders)] / f"{source.replace('/', '_')}-trajectory.h5"
+            read_keyframes(path)
+            found.append(path)
     own = [folder / "fits.json" for folder in folders if (folder / "fits.json").is_file()]
     if len({sha256_of(path) for path in own}) > 1 or 0 < len(own) < len(folders):
         raise DataError("the shards were made with different fits", got=", ".join(map(str, own)))
-    return own[:1]
+    return found + own[:1]

@@ -91,6 +91,7 @@ class LesionState:
         self._counts = np.bincount(row, minlength=MAX_REGIONS * N_BINS).reshape(MAX_REGIONS, N_BINS)
         self._remembers = remembers
         self._field_of: tuple[int, float] | None = None
+        self._remembered_mm: float | None = None  # see `branching`
         self._gone_voxel = np.empty(1024, kind)
         self._gone_offset = np.empty(1024, np.float32)
         self._gone_born = np.empty(1024, np.uint8)

@@ -24,6 +24,7 @@ from simulator.augmentation_run import (
 from simulator.cohort_fit import fit_cohort
 from simulator.fits import CohortFits
 from simulator.merge import merge_shards
+from simulator.trajectory import open_trajectory
 from standard_space.cohort import Cohort
 from standard_space.errors import DataError, ScanFileError, UsageError
 from standard_space.files import LOCK, folder_lock, read_mark, write_mark
@@ -266,6 +267,30 @@ def test_another_augmentation_in_the_folder_is_refused(
         prepare_folder(tmp_path / "other", cohort, SETTINGS, force=True)
     with pytest.raises(UsageError, match="the cohort itself"):
         check_folder(cohort.folder, cohort, SETTINGS, force=True)
+
+
+def test_trajectories_are_stored_beside_volumes_and_merge(
+    cohort: Cohort, fits: CohortFits, tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, ratios=Ratios(1.0), trajectories=True)
+    names = ["p_a-trajectory.h5", "p_b-trajectory.h5"]
+    run(cohort, tmp_path / "a", fits, settings)
+    assert sorted(path.name for path in (tmp_path / "a").glob("*trajectory.h5")) == names
+    drawn = open_trajectory(tmp_path / "a" / names[1], cohort).at(0.8)
+    assert drawn.infection.any()
+    for part in (1, 2):
+        run(cohort, tmp_path / f"s{part}", fits, settings, shard=(part, 2))
+    merge_shards([tmp_path / "s1", tmp_path / "s2"], tmp_path / "m")
+    assert_same(tmp_path / "a", tmp_path / "m")
+    damaged = tmp_path / "a" / names[0]
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:-200])
+    (tmp_path / "a" / names[1]).unlink()
+    run(cohort, tmp_path / "a", fits, settings)
+    assert_same(tmp_path / "a", tmp_path / "m")
+    (tmp_path / "s2" / names[1]).unlink()
+    with pytest.raises(ScanFileError, match="no such trajectory"):
+        merge_shards([tmp_path / "s1", tmp_path / "s2"], tmp_path / "n")
 
 
 def test_a_ratio_of_nothing_is_a_set_of_nothing(cohort: Cohort, fits: CohortFits, tmp_path: Path) -> None:

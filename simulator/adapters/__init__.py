@@ -1,0 +1,1 @@
+"""Progression on the fly in other libraries' pipelines; each module needs its own library (docs/on_the_fly.md)."""
