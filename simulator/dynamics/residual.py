@@ -37,37 +37,41 @@ def _deviation(
     sigma: float,
     result: NDArray[np.float32],
 ) -> None:
-    weights = np.empty((2 * reach[0] + 1, 2 * reach[1] + 1, 2 * reach[2] + 1))
-    for dz in range(-reach[0], reach[0] + 1):
-        for dy in range(-reach[1], reach[1] + 1):
-            for dx in range(-reach[2], reach[2] + 1):
-                squared = (dz * spacing[0]) ** 2 + (dy * spacing[1]) ** 2 + (dx * spacing[2]) ** 2
-                weights[dz + reach[0], dy + reach[1], dx + reach[2]] = exact_exp(
-                    -squared / (2.0 * sigma * sigma)
-                )
+    n = 1
+    for axis in range(3):
+        n *= 2 * reach[axis] // stride[axis] + 1
+    steps = np.empty((n, 3), np.int64)
+    offsets = np.empty(n, np.int64)
+    weights = np.empty(n)
     ny, nx = dims[1], dims[2]
+    n = 0
+    for dz in range(-reach[0], reach[0] + 1, stride[0]):
+        for dy in range(-reach[1], reach[1] + 1, stride[1]):
+            for dx in range(-reach[2], reach[2] + 1, stride[2]):
+                squared = (dz * spacing[0]) ** 2 + (dy * spacing[1]) ** 2 + (dx * spacing[2]) ** 2
+                steps[n, 0], steps[n, 1], steps[n, 2] = dz, dy, dx
+                offsets[n] = (dz * ny + dy) * nx + dx
+                weights[n] = exact_exp(-squared / (2.0 * sigma * sigma))
+                n += 1
     for i in range(voxels.shape[0]):
         v = voxels[i]
         z = v // (ny * nx)
         y = (v - z * ny * nx) // nx
         x = v - (z * ny + y) * nx
+        inside = reach[0] <= z < dims[0] - reach[0]
+        inside = inside and reach[1] <= y < ny - reach[1] and reach[2] <= x < nx - reach[2]
         kind = status[v] & ANNOTATED
         total = 0.0
         weight = 0.0
-        for dz in range(-reach[0], reach[0] + 1, stride[0]):
-            if z + dz < 0 or z + dz >= dims[0]:
-                continue
-            for dy in range(-reach[1], reach[1] + 1, stride[1]):
-                if y + dy < 0 or y + dy >= ny:
+        for k in range(n):
+            if not inside:
+                qz, qy, qx = z + steps[k, 0], y + steps[k, 1], x + steps[k, 2]
+                if qz < 0 or qz >= dims[0] or qy < 0 or qy >= ny or qx < 0 or qx >= nx:
                     continue
-                for dx in range(-reach[2], reach[2] + 1, stride[2]):
-                    if x + dx < 0 or x + dx >= nx:
-                        continue
-                    q = v + (dz * ny + dy) * nx + dx
-                    if status[q] & _TISSUE != 0 and status[q] & ANNOTATED == kind:
-                        w = weights[dz + reach[0], dy + reach[1], dx + reach[2]]
-                        total += w * source[q]
-                        weight += w
+            q = v + offsets[k]
+            if status[q] & _TISSUE != 0 and status[q] & ANNOTATED == kind:
+                total += weights[k] * source[q]
+                weight += weights[k]
         result[i] = source[v] - total / weight
 
 
