@@ -29,6 +29,7 @@ if str(ROOT) not in sys.path:  # run by its path, not as a module
 from benchmarks.augment_cohort import make_scans, reuse  # noqa: E402
 from benchmarks.augment_measures import MemoryOfAll, slice_costs, whole_volume_peer  # noqa: E402
 from benchmarks.machine import into_docs, machine, markdown, rows_markdown, target, versions  # noqa: E402
+from simulator.audit import audit_cohort  # noqa: E402
 from simulator.augmentation import AugmentationSettings, replay  # noqa: E402
 from simulator.augmentation_plan import Ratios, plan_volumes  # noqa: E402
 from simulator.augmentation_run import augment_cohort, prepare_folder  # noqa: E402
@@ -66,7 +67,9 @@ def main(json_path: Path, docs: bool, work: Path | None, scans: int) -> None:
         run = augment(cohort, place)
         say("storage, slices and whole volumes")
         stored = storage(place, cohort)
-        say("sampler on one core")
+        say("audit")
+        audited = audit(originals, place)
+        say("sampler and trajectories on one core")
         fresh = on_the_fly(originals, place)
         content: dict[str, Any] = {
             "benchmark": "augment",
@@ -75,6 +78,7 @@ def main(json_path: Path, docs: bool, work: Path | None, scans: int) -> None:
             "targets": targets(run, stored, fresh["sampler"], scans),
             "run": run,
             "storage": stored,
+            "audit": audited,
             **fresh,
         }
     json_path.write_text(json.dumps(content, indent=2) + "\n")
@@ -153,6 +157,29 @@ def _linked(path: Path) -> str:
         return str(file.get("signal", getlink=True).filename)
 
 
+def audit(originals: Cohort, place: Path) -> dict[str, float]:
+    """Time and memory of an audit, without the classifier, by the number of its sources."""
+    shutil.rmtree(place / "small", ignore_errors=True)
+    settings = AugmentationSettings(Ratios(2.0), seed=0)
+    prepare_folder(place / "small", originals, settings)
+    runner = functools.partial(run_isolated, jobs=JOBS)
+    fits = fit_cohort(originals, jobs=JOBS)
+    augment_cohort(originals, place / "small", fits, settings, runner=runner)
+    with MemoryOfAll() as memory:
+        begun = time.perf_counter()
+        found = audit_cohort(Cohort.open(place / "small", originals), fits=fits, jobs=JOBS)
+        taken = time.perf_counter() - begun
+    if found.failures:
+        raise SystemExit(str(found.failures))
+    return {
+        "sources": len(originals.entries),
+        "volumes": len(found.volumes),
+        "flagged": len(found.flagged),
+        "seconds": taken,
+        "peak_gb": memory.peak_gb,
+    }
+
+
 def on_the_fly(originals: Cohort, place: Path) -> dict[str, Any]:
     """Sampler and trajectories, in a process of its own on one core."""
     fit_cohort(originals, jobs=JOBS).save(place / "sampler_fits.json")
@@ -191,7 +218,8 @@ def targets(
             worst["synthetic_ms"] / worst["plain_ms"], "", 1.3, "at most",
         ),
         target(
-            f"sampler: volumes of 512^3 a second on one core, {sampled['mean_infected_voxels']:.0f} infected voxels "
+            f"sampler: volumes of 512^3 a second on one core, "
+            f"{sampled['mean_infected_voxels']:.0f} infected voxels each "
             "(peer: played on whole grids by jumps of 10)",
             sampled["per_second"], "/s", 3.0, "at least", 1.0 / whole["play_s"],
         ),
@@ -200,7 +228,7 @@ def targets(
 
 def tables(content: dict[str, Any], scans: int) -> str:
     """For docs/augmentation.md."""
-    run, stored = content["run"], content["storage"]
+    run, stored, audited = content["run"], content["storage"], content["audit"]
     whole = run["seconds"]
     stages = [[name, f"{s:.1f} s", f"{s / whole:.0%}"] for name, s in run["stages_s"].items()]
     slices = [
@@ -225,6 +253,9 @@ def tables(content: dict[str, Any], scans: int) -> str:
             rows_markdown(["form", "size"], forms),
             "Reading one slice of it, through the middle of the infection:",
             rows_markdown(["slice", "synthetic", "its source"], slices),
+            f"`lungcast audit --jobs 2` of {audited['volumes']} such volumes of {audited['sources']} scans takes "
+            f"{audited['seconds']:.0f} s and {audited['peak_gb']:.1f} GB without the classifier; "
+            f"{audited['flagged']} are flagged.",
         ]
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import click
 
+from cli.audit import audit
 from cli.augment import augment, merge, replay
 from cli.console import LungcastGroup
 from cli.data import check, embed, info, phantom, restore
@@ -34,6 +35,7 @@ def main() -> None:
       lungcast fit COHORT --json fits.json      eight parameters per pair of scans
       lungcast forecast COHORT --json f.json    how well that foretells the next scan
       lungcast augment COHORT AUG --ratio 200%  new annotated scans
+      lungcast audit AUG                        what is implausible, and what gives it away
       lungcast export AUG OUT --format nnunet   files for nnU-Net, MONAI and others
       lungcast train COHORT MODEL --augmented AUG
       lungcast segment MODEL IMAGE OUT
@@ -54,6 +56,7 @@ for command in (
     augment,
     replay,
     merge,
+    audit,
     export,
     train,
     segment,

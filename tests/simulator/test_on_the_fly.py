@@ -28,6 +28,7 @@ def write_case(folder: Path) -> None:
         sitk.WriteImage(image, str(folder / f"{name}.nii.gz"))
 
 
+@pytest.mark.interop
 def test_the_page_s_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("monai")
     pytest.importorskip("torchio")

@@ -15,6 +15,7 @@ from simulator.play import TextureRange
 from standard_space.errors import DataError, UsageError
 from tests.simulator.adapters.subjects import LIVELY, SPACING_MM, subject_arrays, without
 
+pytestmark = pytest.mark.interop
 pytest.importorskip("monai")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MONAI's import warns of its own parts

@@ -14,6 +14,7 @@ from simulator.play import TextureRange
 from standard_space.errors import DataError, UsageError
 from tests.simulator.adapters.subjects import LIVELY, SPACING_MM, subject_arrays, without
 
+pytestmark = pytest.mark.interop
 tio = pytest.importorskip("torchio")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
