@@ -20,7 +20,7 @@ SOURCES = click.option(
 @click.argument("cohort", type=FILE)
 @click.argument("augmented", metavar="AUG", type=FILE)
 @click.option(
-    "--fits", "fits_path", type=FILE, help="Stored fits; else they are made once and stored in AUG."
+    "--fits", "fits_path", type=FILE, help="Stored fits; else they are made once. AUG keeps a copy."
 )
 @click.option(
     "--ratio", default="200%", show_default=True, help="Synthetic scans per scan: 200%, 50% or 1.5."
@@ -133,7 +133,7 @@ def augment(
     of = f"{len(opened.entries)} scans" if part is None else f"shard {part[0]}/{part[1]}"
     before = f", {outcome.kept} of them by an earlier run" if outcome.kept else ""
     console.say(f"{len(outcome.entries)} synthetic scans of {of} at {ratios.cohort:.0%}{before}:")
-    console.wrote({"augmented": augmented, "fits": fits_path or augmented / "fits.json"})
+    console.wrote({"augmented": augmented, "fits": augmented / "fits.json"})
     console.finish(outcome.failures, outcome.notes)
 
 

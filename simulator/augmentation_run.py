@@ -230,18 +230,20 @@ def fits_for(
 ) -> CohortFits:
     """The stored fits of `fits_path`, or those of the output folder, made there once when there are none.
 
+    Either way the folder holds the fits it was made with, for audits and for continuing without `fits_path`.
+
     Raises
     ------
     DataError
         When not a single fit names a scan of the cohort.
     """
+    own = Path(folder) / "fits.json"
     if fits_path is not None:
         fits = CohortFits.load(fits_path)
-    else:
-        own = Path(folder) / "fits.json"
-        if not own.is_file():
-            fit_cohort(cohort, jobs=jobs, progress=progress).save(own)
+    elif own.is_file():
         fits = CohortFits.load(own)
+    else:
+        fits = fit_cohort(cohort, jobs=jobs, progress=progress)
     known = {(entry.patient, entry.scan) for entry in cohort.entries}
     if fits.fits and not any((stored.patient, stored.to_scan) in known for stored in fits.fits):
         raise DataError(
@@ -250,6 +252,7 @@ def fits_for(
             got=f"fits of {fits.fits[0].patient}",
             remedy="run `lungcast fit` on this cohort",
         )
+    fits.save(own)
     return fits
 
 
