@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.console import Console, example, shared_options, table
-from cli.options import FILE, jobs_option
+from cli.options import FILE, jobs_option, sources_option
 
 if TYPE_CHECKING:
     from segmentation.realism import Auc, Realism
@@ -27,9 +27,7 @@ SHOWN_ROWS = (
 
 @click.command(epilog=example("lungcast audit augmented --json audit.json --figures figures"))
 @click.argument("aug", type=FILE)
-@click.option(
-    "--sources", type=FILE, help="The cohort AUG was made from. Default: found beside AUG by its hashes."
-)
+@sources_option
 @click.option(
     "--fits",
     "fits_path",

@@ -7,10 +7,14 @@ from pathlib import Path
 import click
 
 from cli.console import Console, duration, example, force_option, shared_options, table
-from cli.options import FILE, controls_of, jobs_option, jump_option, morphology, seed_option
-
-SOURCES = click.option(
-    "--sources", type=FILE, help="The cohort it was made from; looked for beside it when absent."
+from cli.options import (
+    FILE,
+    controls_of,
+    jobs_option,
+    jump_option,
+    morphology,
+    seed_option,
+    sources_option,
 )
 
 
@@ -95,12 +99,13 @@ def augment(
         fits_for,
         parse_shard,
         prepare_folder,
+        stored_fits,
     )
     from simulator.dynamics.warmup import warm_up
-    from standard_space.cluster import run_on_dask
+    from standard_space.cluster import check_cluster, run_on_dask
     from standard_space.cohort import Cohort
     from standard_space.errors import UsageError
-    from standard_space.files import folder_lock
+    from standard_space.folders import folder_lock
     from standard_space.jobs import run_isolated
 
     if dask_address is not None and jobs != 1:
@@ -112,6 +117,9 @@ def augment(
     opened = Cohort.open(cohort)
     ratios.check_names(opened.entries)
     check_folder(augmented, opened, settings, shard=part, force=force)
+    given = stored_fits(opened, fits_path)
+    if dask_address is not None:
+        check_cluster(dask_address)
     runner = (
         functools.partial(run_isolated, jobs=jobs)
         if dask_address is None
@@ -120,7 +128,7 @@ def augment(
     with folder_lock(augmented):
         prepare_folder(augmented, opened, settings, shard=part, force=force)
         with console.progress("fit") as progress:
-            fits = fits_for(opened, fits_path, augmented, jobs=jobs, progress=progress)
+            fits = fits_for(opened, given, augmented, jobs=jobs, progress=progress)
         with console.progress("augment") as progress:
             outcome = augment_cohort(
                 opened, augmented, fits, settings, shard=part, runner=runner, progress=progress
@@ -130,7 +138,8 @@ def augment(
         rows = [["stage", "time", "share"]]
         rows += [[name, duration(s), f"{s / whole:.0%}"] for name, s in outcome.seconds.items()]
         console.say(table(rows))
-    of = f"{len(opened.entries)} scans" if part is None else f"shard {part[0]}/{part[1]}"
+    observed = sum(not entry.synthetic for entry in opened.entries)
+    of = f"{observed} scans" if part is None else f"shard {part[0]}/{part[1]}"
     before = f", {outcome.kept} of them by an earlier run" if outcome.kept else ""
     console.say(f"{len(outcome.entries)} synthetic scans of {of} at {ratios.cohort:.0%}{before}:")
     console.wrote({"augmented": augmented, "fits": augmented / "fits.json"})
@@ -139,7 +148,7 @@ def augment(
 
 @click.command(epilog=example("lungcast replay augmented/p1_s1-sim1.h5"))
 @click.argument("volume", type=FILE)
-@SOURCES
+@sources_option
 @click.option("--out", type=FILE, help="Keep the volume made again, as this file.")
 @shared_options
 def replay(console: Console, volume: Path, sources: Path | None, out: Path | None) -> None:
@@ -150,18 +159,19 @@ def replay(console: Console, volume: Path, sources: Path | None, out: Path | Non
     import tempfile
 
     from simulator.augmentation import replay as replay_volume
-    from standard_space.cohort import open_with_sources
+    from standard_space.cohort import cohort_of_source
     from standard_space.errors import UsageError
     from standard_space.files import check_output_file
-    from standard_space.scanfile import read_meta
 
     check_output_file(out)
     if out is not None and out.exists():
         raise UsageError("the output exists", where=out, remedy="choose another")
-    read_meta(volume)
+    cohort = cohort_of_source(volume, sources)
+    if cohort is None:
+        raise UsageError("not a synthetic scan", where=volume)
     with tempfile.TemporaryDirectory() as scratch:
         made = out or Path(scratch) / volume.name
-        same = replay_volume(volume, open_with_sources(volume.parent, sources), made)
+        same = replay_volume(volume, cohort, made)
     if same:
         console.say(f"{volume}: made again, the same bytes")
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.console import Console, duration, example, force_option, parse_window, shared_options, table
-from cli.options import FILE, jobs_option
+from cli.options import FILE, jobs_option, sources_option
 
 if TYPE_CHECKING:
     from standard_space.check import CheckReport, Problem
@@ -240,7 +240,7 @@ def embed(
     show_default=True,
     help="The layer.",
 )
-@click.option("--sources", type=FILE, help="The cohort a synthetic SCAN was made from.")
+@sources_option
 @click.option("--force", is_flag=True, help="Replace OUT if it is there.")
 @shared_options
 def restore(console: Console, scan: Path, out: Path, what: str, sources: Path | None, force: bool) -> None:
@@ -249,7 +249,7 @@ def restore(console: Console, scan: Path, out: Path, what: str, sources: Path | 
     OUT (.nii.gz, .nrrd, .mha) opens on top of the original scan in any viewer. It is what the standard grid holds,
     brought back, not a copy of the file that was embedded.
     """
-    from standard_space.cohort import Cohort
+    from standard_space.cohort import cohort_of_source
     from standard_space.errors import UsageError
     from standard_space.image import write_volume
     from standard_space.image_file import SUFFIXES
@@ -262,8 +262,8 @@ def restore(console: Console, scan: Path, out: Path, what: str, sources: Path | 
         raise UsageError(
             "the output exists", where=out, remedy="choose another or pass --force to replace it"
         )
-    finder = None if sources is None else Cohort.open(sources).find_source
-    loaded = read_scan(scan, finder)
+    cohort = cohort_of_source(scan, sources)
+    loaded = read_scan(scan, None if cohort is None else cohort.find_source)
     write_volume(out, restore_layer(loaded, what), loaded.placement.native)  # type: ignore[arg-type]
     console.say(f"{what} of {loaded.name} on its native grid, {loaded.placement.native.summary()}:")
     console.wrote({what: out})

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from cli.console import Console, example, force_option, shared_options
-from cli.options import FILE, jobs_option
+from cli.options import FILE, jobs_option, sources_option
 
 
 @click.command(epilog=example("lungcast export augmented Dataset101_Lungs --format nnunet --jobs 2"))
@@ -48,7 +48,7 @@ from cli.options import FILE, jobs_option
     show_default=True,
     help="Folds of the cross-validation; a patient's scans stay in one.",
 )
-@click.option("--sources", type=FILE, help="The cohort an augmented SRC was made from; else found beside it.")
+@sources_option
 @jobs_option
 @force_option
 @shared_options

@@ -73,3 +73,8 @@ jobs_option = click.option(
     show_default=True,
     help="Worker processes; they share the cores.",
 )
+sources_option = click.option(
+    "--sources",
+    type=FILE,
+    help="The cohort that synthetic scans were made from; looked for beside them when absent.",
+)

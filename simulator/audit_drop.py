@@ -8,7 +8,8 @@ from pathlib import Path
 from simulator.audit_record import VolumeRow
 from standard_space.cohort import Cohort
 from standard_space.errors import UsageError
-from standard_space.files import folder_lock, read_mark, write_mark
+from standard_space.files import read_mark, write_mark
+from standard_space.folders import folder_lock
 
 
 def drop_volumes(folder: str | Path, rows: Sequence[VolumeRow]) -> list[str]:

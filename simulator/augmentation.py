@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator.augmentation_plan import Ratios, VolumePlan
-from simulator.dynamics.engine import Controls, advance
+from simulator.dynamics.engine import RESULTS_REVISION, Controls, advance
 from simulator.dynamics.parameters import TransitionParameters
 from simulator.lung_crop import LungCrop, read_lung_crop
 from simulator.progression import DEFAULT_JUMP
@@ -98,12 +98,18 @@ def recipe(
     """What, besides its source, decides a volume; a part of its provenance."""
     return {
         "lungcast_version": lungcast_version(),
+        "engine": RESULTS_REVISION,
         "operation": "augment",
         "plan": asdict(plan),
         "jump": jump,
         "controls": controls.to_json(),
         "parameters": parameters.to_json(),
     }
+
+
+def day_of(source: dict[str, Any], plan: VolumePlan) -> float:
+    """Day of a volume on the patient's own clock, from its source's metadata."""
+    return float(source["day"]) + plan.transitions / TRANSITIONS_PER_DAY
 
 
 def make_volume(
@@ -121,7 +127,7 @@ def make_volume(
     )
     return Volume(
         scan=f"{source.head['scan']}-sim{plan.number}",
-        day=float(source.head["day"]) + plan.transitions / TRANSITIONS_PER_DAY,
+        day=day_of(source.head, plan),
         infected_voxels=state.n,
         difference=source.difference(state),
         provenance={**recipe(parameters, plan, jump, controls), "report": state.report.to_json()},
@@ -162,8 +168,10 @@ def replay(path: str | Path, cohort: Cohort, out: str | Path) -> bool:
         raise ScanFileError(
             "the volume is damaged", where=path, remedy="run the same `lungcast augment` again"
         )
-    origin, made = head["source"], head["provenance"]
-    source = read_lung_crop(cohort.sources or cohort, cohort.source(**origin))
+    made, sources = head["provenance"], cohort.sources or cohort
+    entry = sources.source(**head["source"])
+    sources.verify(entry)
+    source = read_lung_crop(sources, entry)
     volume = make_volume(
         source,
         TransitionParameters.from_json(made["parameters"]),

@@ -15,6 +15,7 @@ from standard_space.errors import UsageError
 
 SIMULATED_TRANSITIONS = 200
 """T(W_i) runs on Y_ti for 200 transitions, two days [paper]."""
+LARGEST_RATIO = 1000.0
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,13 @@ def parse_ratio(text: str) -> float:
     except ValueError:
         raise UsageError("the ratio is not a number", got=repr(text), expected="200%, 50% or 1.5") from None
     value = value / 100.0 if percent else value
-    if not math.isfinite(value) or value < 0:
-        raise UsageError("the ratio is negative or not finite", got=repr(text), expected="0% or more")
+    if not 0 <= value <= LARGEST_RATIO:  # NaN is neither
+        raise UsageError(
+            "the ratio is negative, not finite or too large",
+            got=repr(text),
+            expected=f"0% to {LARGEST_RATIO:.0%}",
+            remedy="for more, draw on the fly (`simulator.sampler`)",
+        )
     return value
 
 

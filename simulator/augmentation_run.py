@@ -25,15 +25,9 @@ from simulator.cohort_fit import fit_cohort
 from simulator.dynamics.warmup import warm_up
 from simulator.fits import CohortFits
 from standard_space.cohort import MANIFEST, Cohort, Entry
-from standard_space.errors import DataError, LungcastError, OutOfSpaceError, UsageError
-from standard_space.files import (
-    check_output_folder,
-    clear_temporaries,
-    prepare_output_folder,
-    read_mark,
-    require_space,
-    write_mark,
-)
+from standard_space.errors import LungcastError, OutOfSpaceError, UsageError
+from standard_space.files import clear_temporaries, prepare_output_folder, read_mark, write_mark
+from standard_space.folders import check_apart, is_continued, require_space
 from standard_space.jobs import run_isolated
 from standard_space.progress import Progress, silent
 from standard_space.version import lungcast_version
@@ -87,6 +81,7 @@ def request(cohort: Cohort, settings: AugmentationSettings) -> dict[str, Any]:
         "operation": "augment",
         **settings.to_json(),
         "sources": {entry.name: entry.content_sha256 for entry in observed},
+        "days": {entry.name: entry.day for entry in observed},
         "planned": {
             entry.name: len(_plans(entry, settings)) for entry in observed if entry.infected_ml is not None
         },
@@ -101,35 +96,23 @@ def check_folder(
     shard: tuple[int, int] | None = None,
     force: bool = False,
 ) -> bool:
-    """Find out, touching nothing, whether a folder can take an augmentation.
-
-    Returns
-    -------
-    bool
-        Whether it holds the very same one, which is to be continued.
+    """Find out, touching nothing, whether a folder can take an augmentation; see `is_continued`.
 
     Raises
     ------
     UsageError
-        When it holds something else, or another augmentation, and `force` is not given.
+        When the cohort has no observed scan, the folder and the cohort lie in each other, or the folder holds
+        something else, or another augmentation, and `force` is not given.
     """
-    folder = Path(folder)
-    if folder.resolve() == cohort.folder.resolve():
-        raise UsageError("the output folder is the cohort itself", where=folder, remedy="name another folder")
-    mark = read_mark(folder)
-    if force or mark is None or mark["lungcast"] != "augmented":
-        check_output_folder(folder, "augmented", force=force)
-        return False
-    known, asked = mark["provenance"], _asked(cohort, settings, shard)
-    if {key: value for key, value in known.items() if key not in _STATE} == asked:
-        return True
-    differ = sorted(key for key in asked.keys() | known.keys() - _STATE if known.get(key) != asked.get(key))
-    raise UsageError(
-        "the output folder holds another augmentation",
-        where=folder,
-        got=f"other {', '.join(differ)}",
-        remedy="choose another folder or pass --force to replace it",
-    )
+    if all(entry.synthetic for entry in cohort.entries):
+        raise UsageError(
+            "the cohort has no observed scans",
+            where=cohort.folder,
+            remedy="name the cohort that was embedded",
+        )
+    check_apart(folder, [cohort.folder])
+    asked = _asked(cohort, settings, shard)
+    return is_continued(folder, "augmented", asked, what="another augmentation", force=force)
 
 
 def prepare_folder(
@@ -201,16 +184,17 @@ def augment_cohort(
             continue
         names = {plan: f"{entry.name}-sim{plan.number}" for plan in _plans(entry, settings)}
         plans = [plan for plan, name in names.items() if name not in dropped]
+        if not plans and not settings.trajectories:
+            continue
         try:
             parameters = fits.of(entry).fit.parameters
         except LungcastError as error:
             outcome.failures[entry.name] = str(error)
             remove_volumes(folder, entry, plans)
             continue
-        if plans or settings.trajectories:
-            tasks.append(
-                SourceTask(cohort.folder.resolve(), entry, parameters, plans, settings, folder.resolve())
-            )
+        tasks.append(
+            SourceTask(cohort.folder.resolve(), entry, parameters, plans, settings, folder.resolve())
+        )
     require_space(folder, predicted_bytes(tasks, fits))
     _run(tasks, runner, outcome, progress)
     failed = dict(sorted(outcome.failures.items()))
@@ -220,38 +204,42 @@ def augment_cohort(
     return outcome
 
 
+def stored_fits(cohort: Cohort, fits_path: str | Path | None) -> CohortFits | None:
+    """The fits of a file, found to be of this cohort; None without a file. Touches nothing.
+
+    Raises
+    ------
+    ReadError
+        When the file is missing, damaged or foreign.
+    DataError
+        See `CohortFits.check`.
+    """
+    if fits_path is None:
+        return None
+    fits = CohortFits.load(fits_path)
+    fits.check(cohort)
+    return fits
+
+
 def fits_for(
     cohort: Cohort,
-    fits_path: str | Path | None,
+    given: CohortFits | None,
     folder: str | Path,
     *,
     jobs: int = 1,
     progress: Progress = silent,
 ) -> CohortFits:
-    """The stored fits of `fits_path`, or those of the output folder, made there once when there are none.
+    """The given fits, else those the folder holds, else new ones; the folder holds them afterwards.
 
-    Either way the folder holds the fits it was made with, for audits and for continuing without `fits_path`.
-
-    Raises
-    ------
-    DataError
-        When not a single fit names a scan of the cohort.
+    Fits in the folder that failed for a scan are made anew: what was unreadable then may be whole now.
     """
     own = Path(folder) / "fits.json"
-    if fits_path is not None:
-        fits = CohortFits.load(fits_path)
-    elif own.is_file():
+    fits = given
+    if fits is None and own.is_file():
         fits = CohortFits.load(own)
-    else:
+        fits = None if fits.failures else fits
+    if fits is None:
         fits = fit_cohort(cohort, jobs=jobs, progress=progress)
-    known = {(entry.patient, entry.scan) for entry in cohort.entries}
-    if fits.fits and not any((stored.patient, stored.to_scan) in known for stored in fits.fits):
-        raise DataError(
-            "the fits belong to another cohort",
-            where=cohort.folder,
-            got=f"fits of {fits.fits[0].patient}",
-            remedy="run `lungcast fit` on this cohort",
-        )
     fits.save(own)
     return fits
 
@@ -279,9 +267,6 @@ def _run(tasks: list[SourceTask], runner: Runner, outcome: AugmentationOutcome, 
             for stage, seconds in result.seconds.items():
                 outcome.seconds[stage] = outcome.seconds.get(stage, 0.0) + seconds
         progress(task.entry.name, done, len(tasks))
-
-
-_STATE = {"complete", "failed", "dropped"}
 
 
 def _asked(cohort: Cohort, settings: AugmentationSettings, shard: tuple[int, int] | None) -> dict[str, Any]:

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from simulator.augmentation import AugmentationSettings, make_volume, recipe
+from simulator.augmentation import AugmentationSettings, day_of, make_volume, recipe
 from simulator.augmentation_plan import VolumePlan, seed_of
 from simulator.dynamics.chain import propagate
 from simulator.dynamics.parameters import TransitionParameters
 from simulator.fits import CohortFits
-from simulator.lung_crop import read_lung_crop
+from simulator.lung_crop import LungCrop, read_lung_crop
 from simulator.trajectory import default_keyframes, write_trajectory
 from simulator.trajectory_file import read_keyframes
 from standard_space.cohort import Cohort, Entry
@@ -60,17 +61,17 @@ def augment_source(task: SourceTask) -> SourceResult:
     watch = _Watch()
     settings, crop, kept = task.settings, None, 0
     cohort = Cohort(task.cohort, [task.entry])
+    head = cohort.head(task.entry)
     entries = []
     for plan in task.plans:
         path = volume_path(task.folder, task.entry, plan)
         with watch.stage("check"):
-            made = _is_made(path, task, plan)
+            made = _is_made(path, task, plan, head)
         if made:
             kept += 1
         else:
             if crop is None:
-                with watch.stage("read"):
-                    crop = read_lung_crop(cohort, task.entry)
+                crop = _read(cohort, task.entry, watch)
             with watch.stage("play"):
                 volume = make_volume(
                     crop, task.parameters, plan, jump=settings.jump, controls=settings.controls
@@ -84,11 +85,17 @@ def augment_source(task: SourceTask) -> SourceResult:
             made = _is_trajectory_made(path, task, seed)
         if not made:
             if crop is None:
-                with watch.stage("read"):
-                    crop = read_lung_crop(cohort, task.entry)
+                crop = _read(cohort, task.entry, watch)
             with watch.stage("trajectory"):
                 write_trajectory(path, crop, task.parameters, seed, settings.jump, settings.controls)
     return SourceResult(entries, kept, watch.seconds)
+
+
+def _read(cohort: Cohort, entry: Entry, watch: _Watch) -> LungCrop:
+    with watch.stage("verify"):
+        cohort.verify(entry)
+    with watch.stage("read"):
+        return read_lung_crop(cohort, entry)
 
 
 def trajectory_seed(task: SourceTask) -> int:
@@ -159,14 +166,21 @@ def remove_volumes(folder: Path, entry: Entry, plans: list[VolumePlan]) -> None:
     trajectory_path(folder, entry).unlink(missing_ok=True)
 
 
-def _is_made(path: Path, task: SourceTask, plan: VolumePlan) -> bool:
+def _is_made(path: Path, task: SourceTask, plan: VolumePlan, source: dict[str, Any]) -> bool:
     """Whether a file from an earlier run is whole and the very volume this plan asks for."""
     if not path.is_file() or not is_whole(path):
         return False
     head = read_meta(path)
     wanted = recipe(task.parameters, plan, task.settings.jump, task.settings.controls)
     known = {key: head["provenance"].get(key) for key in wanted}
-    return known == wanted and head["source"]["content_sha256"] == task.entry.content_sha256
+    # Corrected geometry, day or stage of the source belong into its volumes.
+    taken_over = all(head.get(key) == source.get(key) for key in ("stage", "grid", "window", "placement"))
+    return (
+        known == wanted
+        and taken_over
+        and head["day"] == day_of(source, plan)
+        and head["source"]["content_sha256"] == task.entry.content_sha256
+    )
 
 
 def _entry(source: Entry, path: Path) -> Entry:

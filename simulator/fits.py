@@ -8,7 +8,8 @@ from typing import Any
 
 from simulator.dynamics.fit import PairFit
 from simulator.dynamics.series_fit import SeriesFit
-from standard_space.cohort import Entry
+from simulator.series import T0, transitions_between
+from standard_space.cohort import Cohort, Entry
 from standard_space.errors import DataError, ReadError
 from standard_space.files import read_own_json, write_json
 from standard_space.version import lungcast_version
@@ -105,6 +106,34 @@ class CohortFits:
             where=entry.name,
             remedy=None if reason else "run `lungcast fit` on this cohort",
         )
+
+    def check(self, cohort: Cohort) -> None:
+        """Refuse fits of another cohort, or of scans whose days or earlier scans have changed since.
+
+        Raises
+        ------
+        DataError
+        """
+        entries = {entry.name: entry for entry in cohort.entries if not entry.synthetic}
+        if self.fits and not any(f"{stored.patient}/{stored.to_scan}" in entries for stored in self.fits):
+            raise DataError(
+                "the fits belong to another cohort",
+                where=cohort.folder,
+                got=f"fits of {self.fits[0].patient}",
+                remedy="run `lungcast fit` on this cohort",
+            )
+        for stored in self.fits:
+            before = entries.get(f"{stored.patient}/{stored.from_scan}")
+            after = entries.get(f"{stored.patient}/{stored.to_scan}")
+            if stored.from_scan == T0 or before is None or after is None:
+                continue
+            same = before.content_sha256 == stored.from_sha256
+            if not same or transitions_between(before.day, after.day) != stored.transitions:
+                raise DataError(
+                    f"the fit was made with {'other days' if same else 'another version of the earlier scan'}",
+                    where=stored.name,
+                    remedy="run `lungcast fit` again on this cohort",
+                )
 
     def save(self, path: str | Path) -> None:
         """Write the fits as JSON, atomically."""

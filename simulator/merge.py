@@ -10,16 +10,8 @@ from typing import Any
 from simulator.trajectory_file import read_keyframes
 from standard_space.cohort import Cohort, Entry
 from standard_space.errors import DataError, ScanFileError, UsageError
-from standard_space.files import (
-    check_output_folder,
-    folder_lock,
-    prepare_output_folder,
-    read_mark,
-    require_space,
-    sha256_of,
-    write_bytes,
-    write_mark,
-)
+from standard_space.files import prepare_output_folder, read_mark, sha256_of, write_bytes, write_mark
+from standard_space.folders import RUN_STATE, check_apart, folder_lock, is_continued, require_space
 from standard_space.progress import Progress, silent
 from standard_space.scanfile import is_whole, read_meta
 
@@ -56,12 +48,11 @@ def merge_shards(
         When the disk cannot hold the result.
     """
     into, folders = Path(into), [Path(shard) for shard in shards]
-    if any(folder.resolve() == into.resolve() for folder in folders):
-        raise UsageError("a shard cannot be the folder to merge into", where=into, remedy="name a new folder")
-    check_output_folder(into, "augmented", force=force)
+    check_apart(into, folders)
     marks = [_shard_mark(folder) for folder in folders]
     asked = _same_request(folders, marks)
     by_part = _parts(folders, marks)
+    is_continued(into, "augmented", asked, what="another augmentation", force=force)
     with ExitStack() as locks:
         for folder in folders:
             locks.enter_context(folder_lock(folder))
@@ -69,7 +60,8 @@ def merge_shards(
         files = _checked_files(by_part, asked, marks, progress)
         locks.enter_context(folder_lock(into))
         require_space(into, sum(path.stat().st_size for path in files))
-        prepare_output_folder(into, "augmented", force=force, provenance={**asked, "complete": False})
+        # Copies are made anew even where an earlier merge stopped: that is quicker than to check them.
+        prepare_output_folder(into, "augmented", force=True, provenance={**asked, "complete": False})
         for path in files:
             write_bytes(into / path.name, path.read_bytes())
         entries = [entry for folder in by_part for entry in Cohort.open(folder).entries]
@@ -110,7 +102,7 @@ def _finished(folder: Path) -> dict[str, Any]:
 def _same_request(folders: list[Path], marks: list[dict[str, Any]]) -> dict[str, Any]:
     """What all shards were asked for, without their number."""
     asked = [
-        {key: value for key, value in mark.items() if key not in ("shard", "complete", "failed", "dropped")}
+        {key: value for key, value in mark.items() if key != "shard" and key not in RUN_STATE}
         for mark in marks
     ]
     for folder, other in zip(folders, asked, strict=True):

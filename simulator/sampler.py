@@ -159,8 +159,8 @@ class ProgressionSampler:
 
     def draw(self, number: int) -> Draw:
         """The draw of a number, 0 or more: a pure function of the sampler's arguments and the number."""
-        if number < 0:
-            raise UsageError("the stream starts at 0", got=number)
+        if int(number) != number or number < 0:
+            raise UsageError("a draw has a whole number", got=number, expected="0 or more")
         turn, place = divmod(number // self.in_a_row, len(self.entries))
         order = np.random.default_rng(seed_of("round", self.seed, turn)).permutation(len(self.entries))
         entry = self.entries[order[place]]
@@ -274,12 +274,18 @@ def remake(cohort: Cohort, provenance: dict[str, Any]) -> SyntheticCrop:
         raise UsageError(
             "not a volume of a ProgressionSampler", got=provenance.get("operation"), expected="sample"
         )
-    origin = provenance["source"]
+    try:
+        origin, draw = provenance["source"], Draw.from_json(provenance["draw"])
+        parameters, margin_mm = (
+            TransitionParameters.from_json(provenance["parameters"]),
+            float(provenance["margin_mm"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"not the provenance of a sampled volume ({error!r})") from None
     sources = cohort.sources or cohort
     entry = sources.source(**origin)
     crop = read_lung_crop(sources, entry)
-    play = Draw.from_json(provenance["draw"]).play
-    state = play.advance(crop.start(), TransitionParameters.from_json(provenance["parameters"]))
+    state = draw.play.advance(crop.start(), parameters)
     kept = {key: value for key, value in provenance.items() if key not in ("source", "report")}
-    surroundings = surroundings_of(sources, entry, crop, float(provenance["margin_mm"]))
-    return synthesise(surroundings, state, play.transitions, kept)
+    surroundings = surroundings_of(sources, entry, crop, margin_mm)
+    return synthesise(surroundings, state, draw.play.transitions, kept)

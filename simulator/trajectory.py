@@ -7,6 +7,7 @@ share the run's past, and from there on have their own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,6 @@ from simulator.synthetic_crop import Surroundings, SyntheticCrop, surroundings_o
 from simulator.trajectory_file import read_keyframes, write_keyframes
 from standard_space.cohort import Cohort
 from standard_space.errors import ScanFileError, UsageError
-from standard_space.scanfile import is_whole
 from standard_space.version import lungcast_version
 
 KEYFRAME_EVERY = 50
@@ -226,7 +226,7 @@ class Trajectory:
         if branch_days is None:
             # At the very day of a keyframe another seed would have nothing left to change.
             return max(t for t in known if t < play.transitions or (own and t == play.transitions))
-        asked = round(branch_days * TRANSITIONS_PER_DAY)
+        asked = round(branch_days * TRANSITIONS_PER_DAY) if math.isfinite(branch_days) else -1
         if asked not in known or asked > play.transitions:
             raise UsageError(
                 "no keyframe before the day to branch off from",
@@ -268,8 +268,8 @@ def open_trajectory(
     origin = meta["source"]
     sources = cohort.sources or cohort
     entry = sources.source(**origin)
-    if verify and not is_whole(sources.path(entry)):
-        raise sources.altered(entry, "other voxels")
+    if verify:
+        sources.verify(entry)
     crop = read_lung_crop(sources, entry)
     if [list(crop.corner), list(crop.signal.shape)] != [meta["corner"], meta["shape"]]:
         raise sources.altered(entry, f"lungs at {crop.corner}")

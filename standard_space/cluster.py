@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from standard_space.errors import DataError, LungcastError, UsageError
@@ -50,6 +51,31 @@ def run_on_dask(
     DataError
         When the scheduler is lost on the way.
     """
+    with _connected(address) as client:
+        if warm_up is not None:
+            for worker in _one_of_each_host(client):
+                client.run(warm_up, workers=[worker])
+        futures = {client.submit(told, function, task, pure=False): index for index, task in enumerate(tasks)}
+        import distributed
+
+        for future in distributed.as_completed(futures):
+            yield futures[future], _result_of(future, distributed)
+
+
+def check_cluster(address: str) -> None:
+    """Find out before the work whether a Dask cluster can do it.
+
+    Raises
+    ------
+    UsageError
+        See `run_on_dask`.
+    """
+    with _connected(address):
+        pass
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Any]:
     try:
         import distributed
     except ImportError:
@@ -68,12 +94,7 @@ def run_on_dask(
         ) from None
     with client:
         _check_workers(client, address)
-        if warm_up is not None:
-            for worker in _one_of_each_host(client):
-                client.run(warm_up, workers=[worker])
-        futures = {client.submit(told, function, task, pure=False): index for index, task in enumerate(tasks)}
-        for future in distributed.as_completed(futures):
-            yield futures[future], _result_of(future, distributed)
+        yield client
 
 
 def _check_workers(client: Any, address: str) -> None:

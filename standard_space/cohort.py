@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from standard_space.errors import ScanFileError, UsageError
+from standard_space.errors import LungcastError, ScanFileError, UsageError
 from standard_space.files import read_mark, write_text
 from standard_space.scan import Scan
 from standard_space.scanfile import is_whole, read_meta, read_scan
@@ -121,13 +122,50 @@ class Cohort:
         """Where an entry's scan file lies."""
         return self.folder / entry.file
 
+    def head(self, entry: Entry) -> dict[str, Any]:
+        """Metadata of an entry's scan file (`read_meta`).
+
+        Raises
+        ------
+        ScanFileError
+            When the file is missing, damaged, or not the one that the manifest names.
+        """
+        head = read_meta(self.path(entry))
+        if head["content_sha256"] != entry.content_sha256:
+            raise self.altered(entry, head["content_sha256"])
+        return head
+
     def read(self, entry: Entry) -> Scan:
-        """Read an entry's scan; a synthetic one is laid over its source."""
+        """Read an entry's scan; a synthetic one is laid over its source.
+
+        Raises
+        ------
+        ScanFileError
+            See `head`; also when a synthetic scan's source is missing or altered.
+        """
+        self.head(entry)
         return read_scan(self.path(entry), self.find_source)
 
     def open_scan(self, entry: Entry) -> ScanReader:
-        """Open an entry's scan file to read slices and crops without loading the volume."""
+        """Open an entry's scan file to read slices and crops without loading the volume; see `read`."""
+        self.head(entry)
         return open_scan(self.path(entry), self.source_path)
+
+    def verify(self, entry: Entry) -> None:
+        """Compare every voxel of an observed scan with its hash, the first time it is asked for.
+
+        Raises
+        ------
+        ScanFileError
+            When they differ or the file cannot be read.
+        """
+        path = self.path(entry)
+        key = (str(path), entry.content_sha256)
+        if key not in self._verified:
+            self.head(entry)
+            if not is_whole(path):
+                raise self.altered(entry, "other or unreadable voxels")
+            self._verified.add(key)
 
     def find(self, patient: str, scan: str) -> Entry:
         """The entry of a patient's scan.
@@ -168,22 +206,17 @@ class Cohort:
         """
         sources = self.sources or self
         entry = self.source(patient, scan, content_sha256)
-        path = sources.path(entry)
-        key = (str(path), content_sha256)
-        if key not in self._verified:
-            if not is_whole(path):
-                raise sources.altered(entry, "other voxels")
-            self._verified.add(key)
-        return read_scan(path)
+        sources.verify(entry)
+        return read_scan(sources.path(entry))
 
     def altered(self, entry: Entry, found: str) -> ScanFileError:
         """The error for a scan file that no longer is what a synthetic scan or the manifest says."""
         return ScanFileError(
-            "the source of a synthetic scan was altered",
+            "the scan file was altered: it is not the one that the manifest or a synthetic scan names",
             where=self.path(entry),
-            got=found[:12],
+            got=found[:30],
             expected=entry.content_sha256[:12],
-            remedy="put the original back, or augment again from the present cohort",
+            remedy="put the original back, or embed it and augment again",
         )
 
     def source(self, patient: str, scan: str, content_sha256: str) -> Entry:
@@ -227,23 +260,57 @@ def open_with_sources(folder: str | Path, sources: str | Path | None = None) -> 
     opened = Cohort.open(folder)
     if sources is not None:
         return Cohort.open(folder, Cohort.open(sources))
-    mark = read_mark(folder)
-    wanted = dict((mark or {}).get("provenance", {}).get("sources", {}))
+    wanted = (read_mark(folder) or {"provenance": {}})["provenance"].get("sources", {})
     if not any(entry.synthetic for entry in opened.entries) or not wanted:
         return opened
+    return Cohort.open(folder, find_cohort(folder, wanted))
+
+
+def find_cohort(beside: str | Path, wanted: Mapping[str, str]) -> Cohort:
+    """The cohort among the folders beside a folder that holds most of the wanted scans (name to content hash).
+
+    Raises
+    ------
+    UsageError
+        When none holds any of them.
+    """
     best, most = None, 0
-    for candidate in sorted(Path(folder).resolve().parent.iterdir()):
-        other = read_mark(candidate) if candidate.is_dir() else None
-        if other is None or other["lungcast"] != "cohort" or not (candidate / MANIFEST).is_file():
+    for candidate in sorted(Path(beside).resolve().parent.iterdir()):
+        mark = read_mark(candidate) if candidate.is_dir() else None
+        if mark is None or mark["lungcast"] != "cohort":
             continue
-        found = Cohort.open(candidate)
+        try:
+            found = Cohort.open(candidate)
+        except LungcastError:  # half-made or damaged: not the one that is looked for
+            continue
         matches = sum(wanted.get(entry.name) == entry.content_sha256 for entry in found.entries)
         if matches > most:
             best, most = found, matches
     if best is None:
         raise UsageError(
             "the cohort that this folder was made from does not lie beside it",
-            where=folder,
+            where=beside,
             remedy="name it with --sources COHORT",
         )
-    return Cohort.open(folder, best)
+    return best
+
+
+def cohort_of_source(scan: str | Path, sources: str | Path | None = None) -> Cohort | None:
+    """The cohort that holds the source of a synthetic scan file; None when the file is no synthetic scan.
+
+    It is `sources`, or else looked for beside the file's folder.
+
+    Raises
+    ------
+    ScanFileError
+        When the scan file is missing or damaged.
+    UsageError
+        See `find_cohort`.
+    """
+    origin = read_meta(scan).get("source")
+    if origin is None:
+        return None
+    if sources is not None:
+        return Cohort.open(sources)
+    wanted = {f"{origin['patient']}/{origin['scan']}": origin["content_sha256"]}
+    return find_cohort(Path(scan).resolve().parent, wanted)

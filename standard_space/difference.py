@@ -1,10 +1,10 @@
 """What a synthetic scan stores: the voxels in which it differs from its source (DESIGN 4).
 
 Layout, schema 3: attributes as of a scan file, but `lungcast` is "synthetic scan" and `meta` names the source by
-patient, scan and content hash, never by path. Datasets: `block_first` (int64, flat index of the first changed
-voxel of every block of `BLOCK`), `index_step` (uint32, steps between flat indices within a block),
-`changed_signal` (float16) and `changed_infection` (uint8). Indices ascend in C order, so a slab along z is a
-contiguous part, read alone.
+patient, scan and content hash, never by path. Datasets: `step` (uint16, from one flat index to the next; 0 at the
+start of a block), `block_start` (int64, where blocks start in it), `block_first` (int64, their first flat index),
+`changed_signal` (float16) and `changed_infection` (bits). Indices ascend in C order, so a slab along z is a
+contiguous part, read alone. A block ends after `BLOCK` voxels, or where the next one lies too far for a uint16.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,11 @@ class Difference:
     index: NDArray[np.int64]
     signal: NDArray[np.float16]
     infection: NDArray[np.bool_]
+
+    def part(self, first: int, end: int) -> Difference:
+        """What lies at first <= index < end."""
+        a, b = (int(bound) for bound in np.searchsorted(self.index, (first, end)))
+        return Difference(self.index[a:b], self.signal[a:b], self.infection[a:b])
 
     def content_sha256(self, source_sha256: str) -> str:
         """Hash of what the scan holds: its source's hash and the difference, free of compression."""
@@ -102,9 +108,7 @@ def write_synthetic_scan(
         "provenance": provenance,
         "source": origin,
     }
-    index = np.ascontiguousarray(difference.index, np.int64)
-    steps = np.diff(index, prepend=index[:1])
-    steps[::BLOCK] = 0
+    steps, starts = _in_blocks(np.ascontiguousarray(difference.index, np.int64))
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         file.attrs["lungcast"] = "synthetic scan"
@@ -112,10 +116,11 @@ def write_synthetic_scan(
         file.attrs["content_sha256"] = digest
         file.attrs["meta"] = json.dumps(meta, allow_nan=False)
         for name, data in (
-            ("block_first", index[::BLOCK]),
-            ("index_step", steps.astype(np.uint32)),
+            ("block_start", starts),
+            ("block_first", difference.index[starts]),
+            ("step", steps),
             ("changed_signal", np.ascontiguousarray(difference.signal, np.float16)),
-            ("changed_infection", difference.infection.astype(np.uint8)),
+            ("changed_infection", np.packbits(difference.infection)),
         ):
             chunked = {"chunks": (min(BLOCK, len(data)),), **COMPRESSION} if len(data) else {}
             file.create_dataset(name, data=data, track_times=False, **chunked)
@@ -133,18 +138,31 @@ def read_difference(file: h5py.File, first: int = 0, end: int | None = None) -> 
     OSError, KeyError, ValueError
         When the file is damaged; the callers of this module tell it to the user.
     """
-    blocks = file["block_first"][...]
-    start = max(0, int(np.searchsorted(blocks, first, side="right")) - 1)
-    stop = len(blocks) if end is None else int(np.searchsorted(blocks, end, side="left"))
-    if stop <= start:
+    starts, firsts = file["block_start"][...], file["block_first"][...]
+    count = len(file["step"])
+    low = max(0, int(np.searchsorted(firsts, first, side="right")) - 1)
+    high = len(firsts) if end is None else int(np.searchsorted(firsts, end, side="left"))
+    if high <= low:
         return Difference(np.zeros(0, np.int64), np.zeros(0, np.float16), np.zeros(0, np.bool_))
-    steps = file["index_step"][start * BLOCK : stop * BLOCK].astype(np.int64)
-    walked = np.cumsum(steps)
-    sizes = np.diff(np.r_[np.arange(0, len(steps), BLOCK), len(steps)])
-    index = walked + np.repeat(blocks[start:stop] - walked[::BLOCK], sizes)
-    low = int(np.searchsorted(index, first))
-    high = len(index) if end is None else int(np.searchsorted(index, end))
-    part = slice(start * BLOCK + low, start * BLOCK + high)
-    return Difference(
-        index[low:high], file["changed_signal"][part], file["changed_infection"][part].astype(np.bool_)
-    )
+    ends = np.append(starts, count)
+    begin, stop = int(ends[low]), int(ends[high])
+    index = np.cumsum(file["step"][begin:stop], dtype=np.int64)
+    sizes = np.diff(ends[low : high + 1])
+    index += np.repeat(firsts[low:high] - index[ends[low:high] - begin], sizes)
+    a = int(np.searchsorted(index, first))
+    b = len(index) if end is None else int(np.searchsorted(index, end))
+    part = slice(begin + a, begin + b)
+    bits = np.unpackbits(file["changed_infection"][part.start // 8 : -(-part.stop // 8)])
+    infection = bits[part.start % 8 :][: b - a].astype(np.bool_)
+    return Difference(index[a:b], file["changed_signal"][part], infection)
+
+
+def _in_blocks(index: NDArray[np.int64]) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
+    """Steps between ascending indices, and where blocks start."""
+    steps = np.diff(index, prepend=index[:1])
+    far = np.flatnonzero(steps > np.iinfo(np.uint16).max)
+    bounds = np.r_[0, far, len(index)]
+    starts = [np.arange(a, b, BLOCK) for a, b in pairwise(bounds)]
+    where = np.concatenate(starts).astype(np.int64)
+    steps[where] = 0
+    return steps.astype(np.uint16), where

@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from standard_space.errors import OutOfSpaceError, ReadError, UsageError
 from standard_space.version import lungcast_version
 
@@ -207,11 +205,14 @@ def prepare_output_folder(
     folder = Path(folder)
     check_output_folder(folder, kind, force=force)
     folder.mkdir(parents=True, exist_ok=True)
-    # The mark goes last: a run that is killed while emptying leaves a folder that can be emptied again.
-    for entry in sorted(folder.iterdir(), key=lambda path: path.name == MARK):
-        if entry.name != LOCK:
-            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
     started = {"lungcast_version": lungcast_version(), "complete": False}
+    if _holds_anything(folder):
+        # Lists go before what they list and the mark stays: killed while emptying, this is no whole folder that
+        # lacks files, but one that can be emptied again.
+        write_mark(folder, kind, started)
+    for entry in sorted(folder.iterdir(), key=lambda path: path.suffix not in (".csv", ".json")):
+        if entry.name not in (LOCK, MARK):
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
     write_mark(folder, kind, started if provenance is None else provenance)
     return folder
 
@@ -221,56 +222,6 @@ def _holds_anything(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     return any(path.name != LOCK and not _TEMPORARY.match(path.name) for path in folder.iterdir())
-
-
-@contextmanager
-def folder_lock(folder: str | Path) -> Iterator[None]:
-    """Hold a folder for one run; the system lets go of it when the process ends, however it ends.
-
-    The lock is an empty file `.lock` that stays: removing it would let two runs in.
-
-    Raises
-    ------
-    UsageError
-        When another run holds it.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK, blocking=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise UsageError(
-            "another run is writing into this folder",
-            where=folder,
-            remedy="wait until it is done, or choose another folder",
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def require_space(folder: str | Path, wanted_bytes: float) -> None:
-    """Refuse to start what will not fit; the folder need not exist yet.
-
-    Raises
-    ------
-    OutOfSpaceError
-        When less is free than wanted.
-    """
-    there = Path(folder).absolute()
-    while not there.exists():
-        there = there.parent
-    free = shutil.disk_usage(there).free
-    if free < wanted_bytes:
-        raise OutOfSpaceError(
-            "not enough free disk",
-            where=folder,
-            got=f"{free / 1e9:.2f} GB",
-            expected=f"about {wanted_bytes / 1e9:.2f} GB",
-            remedy="free some space or choose another place",
-        )
 
 
 LOCK = ".lock"
@@ -292,4 +243,7 @@ def read_mark(folder: str | Path) -> dict[str, Any] | None:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError):
         return None
-    return content if isinstance(content, dict) and "lungcast" in content else None
+    whole = (
+        isinstance(content, dict) and "lungcast" in content and isinstance(content.get("provenance"), dict)
+    )
+    return content if whole else None

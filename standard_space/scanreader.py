@@ -48,6 +48,7 @@ class ScanReader:
         self.placement = Placement.from_json(head["placement"])
         self.annotated = bool(head["annotated"])
         self._file = h5py.File(path, "r")
+        self._changed: Difference | None = None
 
     def __enter__(self) -> ScanReader:
         return self
@@ -139,10 +140,16 @@ class ScanReader:
     def _changes(self, box: Box) -> tuple[Difference, NDArray[np.intp] | slice, NDArray[np.int64]]:
         """Changed voxels of a synthetic scan in the box's slab, which of them lie in it, and where in it."""
         _, rows, columns = self.grid.shape
-        first = box[0].start * rows * columns
+        first, end = box[0].start * rows * columns, box[0].stop * rows * columns
+        in_full = (box[1].start, box[1].stop, box[2].start, box[2].stop) == (0, rows, 0, columns)
         with self._readable():
-            changed = read_difference(self._file, first, box[0].stop * rows * columns)
-        if (box[1].start, box[1].stop, box[2].start, box[2].stop) == (0, rows, 0, columns):
+            if self._changed is None and in_full:
+                changed = read_difference(self._file, first, end)
+            else:
+                # Other slices need nearly all of it, a few MB, and seldom come alone.
+                self._changed = self._changed or read_difference(self._file)
+                changed = self._changed.part(first, end)
+        if in_full:
             return changed, slice(None), changed.index - first
         # The narrowest axes of a slice are x and y: few voxels are left for the slower arithmetic after them.
         x = changed.index.astype(np.uint32) % np.uint32(columns)

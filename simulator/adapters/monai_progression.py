@@ -19,6 +19,7 @@ from simulator.adapters.subject import (
     missing_library,
     parameters_of,
     progress_subject,
+    require_same_place,
 )
 from simulator.dynamics.engine import Controls
 from simulator.play import PlayRanges, TextureRange
@@ -149,6 +150,9 @@ class ProgressInfectiond(RandomizableTransform, MapTransform, InvertibleTransfor
 
     def apply(self, data: Mapping[Hashable, Any], draw: SubjectDraw) -> dict[Hashable, Any]:
         """Data with the image and its infection played on as drawn; the input stays as it is."""
+        masks = (self.infection_key, self.lungs_key, *(() if self.closed_key is None else (self.closed_key,)))
+        for key in masks:
+            _require_same_place(data, self.image_key, key)
         image, infection = progress_subject(
             _volume(data, self.image_key),
             _volume(data, self.infection_key),
@@ -235,6 +239,13 @@ def _volume(data: Mapping[Hashable, Any], key: Hashable) -> NDArray[Any]:
         )
     result: NDArray[Any] = volume[0]
     return result
+
+
+def _require_same_place(data: Mapping[Hashable, Any], image_key: Hashable, key: Hashable) -> None:
+    image, mask = data.get(image_key), data.get(key)
+    if not isinstance(image, MetaTensor) or not isinstance(mask, MetaTensor):
+        return
+    require_same_place(np.asarray(image.affine), np.asarray(mask.affine), image.shape[1:], f"key {key!r}")
 
 
 def _is_infected(data: Mapping[Hashable, Any], key: Hashable) -> bool:

@@ -29,6 +29,36 @@ def missing_library(library: str, extra: str) -> UsageError:
     )
 
 
+def require_same_place(
+    image: NDArray[np.float64], mask: NDArray[np.float64], shape: Sequence[int], where: str
+) -> None:
+    """Refuse a mask whose voxels lie elsewhere in the world than its image's.
+
+    Parameters
+    ----------
+    image, mask : float64 array, shape (4, 4)
+        Affines from voxel to world, mm.
+    shape : sequence of int
+        Of the image.
+    where : str
+        For the message.
+
+    Raises
+    ------
+    DataError
+        When a corner lies a tenth of the smallest spacing or more apart.
+    """
+    ends = np.array(list(np.ndindex(2, 2, 2))) * (np.array(shape) - 1)
+    apart_mm = float(np.abs(np.c_[ends, np.ones(8)] @ (image - mask).T).max())
+    if apart_mm > 0.1 * float(np.linalg.norm(image[:3, :3], axis=0).min()):
+        raise DataError(
+            "the mask lies on another grid than its image",
+            where=where,
+            got=f"corners {apart_mm:.3g} mm apart",
+            remedy="bring both onto one grid before this transform",
+        )
+
+
 @dataclass(frozen=True)
 class SubjectDraw:
     """Everything random about one progression of a subject.
@@ -89,6 +119,10 @@ def parameters_of(dynamics: Dynamics) -> tuple[TransitionParameters, ...]:
         dynamics = dynamics.fits
     elif isinstance(dynamics, TransitionParameters | StoredFit):
         dynamics = [dynamics]
+    if not isinstance(dynamics, Sequence):
+        raise UsageError(
+            "not the dynamics of an infection", got=type(dynamics).__name__, expected="fits or W"
+        )
     found = []
     for one in dynamics:
         if not isinstance(one, TransitionParameters | StoredFit):

@@ -19,6 +19,7 @@ from simulator.adapters.subject import (
     missing_library,
     parameters_of,
     progress_subject,
+    require_same_place,
 )
 from simulator.dynamics.engine import Controls
 from simulator.play import PlayRanges, TextureRange
@@ -81,6 +82,11 @@ class Progression(torchio.Transform):
 
     def apply_transform(self, subject: torchio.Subject) -> torchio.Subject:
         """Play a parsed subject on."""
+        there = subject.get_image(self.image)
+        for name in (self.infection, self.lungs, *(() if self.closed is None else (self.closed,))):
+            if name in subject:
+                mask = subject.get_image(name)
+                require_same_place(there.affine, mask.affine, there.spatial_shape, f"image {name!r}")
         image, infection = progress_subject(
             _volume(subject, self.image),
             _volume(subject, self.infection),

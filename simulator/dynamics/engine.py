@@ -19,7 +19,10 @@ from simulator.dynamics.parameters import TransitionParameters
 from simulator.dynamics.report import RunReport
 from simulator.dynamics.state import LesionState, start_state
 
-__all__ = ["Controls", "LesionState", "RunReport", "advance", "start_state"]
+RESULTS_REVISION = 1
+"""Raised whenever the same state, W, seed and controls come to give other voxels; a part of every provenance."""
+
+__all__ = ["RESULTS_REVISION", "Controls", "LesionState", "RunReport", "advance", "start_state"]
 
 
 def advance(

@@ -83,7 +83,7 @@ def list_cases(cohort: Cohort, settings: ExportSettings) -> CaseList:
     found = CaseList()
     places = [(cohort, entry) for entry in cohort.entries]
     if cohort.sources is not None:
-        own = {entry.name for entry in cohort.entries}
+        own = {entry.name for entry in cohort.entries if not entry.synthetic}
         others = [entry for entry in cohort.sources.entries if not entry.synthetic and entry.name not in own]
         places += [(cohort.sources, entry) for entry in others]
     places = [(holder, entry) for holder, entry in places if entry.synthetic or settings.originals]

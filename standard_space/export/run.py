@@ -20,16 +20,10 @@ from standard_space.export.monai_datalist import DATALIST, fold_datalist, write_
 from standard_space.export.nnunet import DATASET, SPLITS, nnunet_remarks, write_nnunet
 from standard_space.export.settings import ExportSettings
 from standard_space.export.volumes import Volume, export_arrays, read_volume
-from standard_space.files import (
-    check_output_folder,
-    clear_temporaries,
-    folder_lock,
-    prepare_output_folder,
-    read_mark,
-    require_space,
-    write_mark,
-)
+from standard_space.files import clear_temporaries, prepare_output_folder, write_mark
+from standard_space.folders import check_apart, folder_lock, is_continued, require_space
 from standard_space.image import write_volume
+from standard_space.image_file import read_geometry
 from standard_space.jobs import run_isolated
 from standard_space.progress import Progress, silent
 from standard_space.version import lungcast_version
@@ -38,8 +32,6 @@ from standard_space.warmup import warm_up
 KIND = "export"
 BYTES_PER_VOXEL = 1.2
 """Compressed HU of a CT with its labels; docs/export.md has what was measured."""
-_STATE = {"complete", "cases", "failed"}
-"""What a mark says about how far a run came, not about what was asked for."""
 
 
 @dataclass
@@ -250,7 +242,10 @@ def _write_case(volume: Volume, folder: Path, settings: ExportSettings, case: Ca
 
 def _is_there(folder: Path, case: Case, settings: ExportSettings) -> bool:
     image, label = folder / settings.image_file(case.name), folder / settings.label_file(case.name)
-    return image.is_file() and (label.is_file() or not case.labelled)
+    if not image.is_file() or not (label.is_file() or not case.labelled):
+        return False
+    # A corrected placement has other files, though the voxels are the same.
+    return read_geometry(image).same_as(case.written_on)
 
 
 def _remove(folder: Path, name: str, settings: ExportSettings) -> None:
@@ -275,33 +270,18 @@ def _request(cohort: Cohort, found: CaseList, settings: ExportSettings) -> dict[
         "lungcast_version": lungcast_version(),
         "operation": "export",
         **settings.to_json(),
-        "scans": {entry.name: entry.content_sha256 for opened in cohorts for entry in opened.entries},
+        "scans": {
+            f"{entry.kind} {entry.name}": [entry.content_sha256, entry.day, entry.stage]
+            for opened in cohorts
+            for entry in opened.entries
+        },
     }
 
 
 def _check_folder(folder: Path, cohort: Cohort, asked: dict[str, Any], *, force: bool) -> bool:
     """Whether the folder holds this very export, which is to be continued; touches nothing."""
-    inside = folder.resolve()
-    for opened in (cohort, cohort.sources):
-        if opened is not None and opened.folder.resolve().is_relative_to(inside):
-            raise UsageError(
-                "the output folder holds the cohort itself", where=folder, remedy="choose another folder"
-            )
-    mark = read_mark(folder)
-    ours = mark is not None and mark["lungcast"] == KIND
-    if mark is None or not ours or force:
-        check_output_folder(folder, KIND, force=force)
-        return False
-    known = mark["provenance"]
-    if {key: value for key, value in known.items() if key not in _STATE} == asked:
-        return True
-    differ = sorted(key for key in asked.keys() | known.keys() - _STATE if known.get(key) != asked.get(key))
-    raise UsageError(
-        "the folder holds another export",
-        where=folder,
-        got=f"other {', '.join(differ)}",
-        remedy="choose another folder or pass --force to replace it",
-    )
+    check_apart(folder, [opened.folder for opened in (cohort, cohort.sources) if opened is not None])
+    return is_continued(folder, KIND, asked, what="another export", force=force)
 
 
 def _remove_lists(folder: Path) -> None:

@@ -22,7 +22,7 @@ from standard_space.geometry import Placement
 from standard_space.grid import StandardGrid
 from standard_space.masks import bounding_box
 from standard_space.restore import restore_labels, restore_mask, restore_volume
-from standard_space.scanfile import read_bits
+from standard_space.scanfile import is_whole, read_bits
 from standard_space.scanreader import open_scan
 from standard_space.window import AIR_HU, Window
 
@@ -94,6 +94,12 @@ def read_volume(path: Path, content_sha256: str) -> Volume:
                 where=path,
                 got=str(reader.head["content_sha256"])[:12],
                 expected=content_sha256[:12],
+            )
+        if not is_whole(path):
+            raise ScanFileError(
+                "the scan file is damaged or altered: its voxels do not match its hash",
+                where=path,
+                remedy="put the original back, or embed it again",
             )
         window = reader.window
         hu = reader.signal(_EVERYTHING)

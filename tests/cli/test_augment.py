@@ -16,7 +16,8 @@ from click.testing import CliRunner, Result
 from cli.main import main
 from simulator.cohort_fit import fit_cohort
 from standard_space.cohort import Cohort
-from standard_space.files import LOCK, folder_lock
+from standard_space.files import LOCK
+from standard_space.folders import folder_lock
 from tests.simulator.scans import cohort_of, small_scan
 
 
@@ -60,9 +61,11 @@ def test_shards_merge_to_the_same_bytes(place: Path, tmp_path: Path) -> None:
     merged = lungcast("merge", tmp_path / "s2", tmp_path / "s1", "--into", tmp_path / "m")
     assert merged.exit_code == 0, merged.output
     assert contents(tmp_path / "m") == contents(place / "a")
-    again = lungcast("merge", tmp_path / "s1", tmp_path / "s2", "--into", tmp_path / "m")
-    assert again.exit_code == 2
-    assert "not empty" in again.output
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").touch()
+    refused = lungcast("merge", tmp_path / "s1", tmp_path / "s2", "--into", tmp_path / "other", "--force")
+    assert refused.exit_code == 2
+    assert "only empties folders that lungcast made" in refused.output
 
 
 def test_replay(place: Path, tmp_path: Path) -> None:
@@ -78,7 +81,7 @@ def test_replay(place: Path, tmp_path: Path) -> None:
     assert "no such scan file" in absent.output
     observed = lungcast("replay", place / "c" / "p_a.h5")
     assert observed.exit_code == 2
-    assert "not a volume" in observed.output
+    assert "not a synthetic scan" in observed.output
 
 
 def test_ratios_of_stages_and_patients(place: Path, tmp_path: Path) -> None:
@@ -121,11 +124,44 @@ def test_a_corrupt_source_fails_alone(place: Path, tmp_path: Path) -> None:
     assert [entry.name for entry in Cohort.open(tmp_path / "a").entries] == ["q/a-sim1", "q/a-sim2"]
 
 
+def test_a_lone_volume_is_replayed_from_its_source(place: Path, tmp_path: Path) -> None:
+    lone = tmp_path / "lone" / "volume.h5"
+    lone.parent.mkdir()
+    lone.write_bytes((place / "a" / "p_b-sim2.h5").read_bytes())
+    result = lungcast("replay", lone, "--sources", place / "c")
+    assert result.exit_code == 0, result.output
+    assert "the same bytes" in result.output
+    away = lungcast("replay", lone)
+    assert away.exit_code == 2
+    assert "--sources" in away.output
+
+
+def test_a_mistyped_option_leaves_a_finished_set_as_it_is(place: Path) -> None:
+    before = contents(place / "a")
+    for wrong in (
+        ("--fits", place / "absent.json"),
+        ("--fits", place / "absent.json", "--force"),
+        ("--fits", place / "fits.json", "--dask", "nonsense"),
+        ("--fits", place / "fits.json", "--ratio", "1e9"),
+    ):
+        result = lungcast("augment", place / "c", place / "a", *wrong)
+        assert result.exit_code in (1, 2), result.output
+        assert contents(place / "a") == before
+
+
+def test_its_own_fits_can_be_named(place: Path, tmp_path: Path) -> None:
+    own = tmp_path / "a" / "fits.json"
+    assert lungcast("augment", place / "c", tmp_path / "a", "--fits", place / "fits.json").exit_code == 0
+    result = lungcast("augment", place / "c", tmp_path / "a", "--fits", own, "--force")
+    assert result.exit_code == 0, result.output
+    assert contents(tmp_path / "a") == contents(place / "a")
+
+
 def test_a_damaged_volume_is_not_replayed(place: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "p_b-sim2.h5"
     damaged.write_bytes((place / "a" / "p_b-sim2.h5").read_bytes())
     with h5py.File(damaged, "r+") as file:
-        file["changed_infection"][0] = 1 - file["changed_infection"][0]
+        file["changed_infection"][0] = file["changed_infection"][0] ^ 128
     for name in ("lungcast.json", "manifest.csv"):
         (tmp_path / name).write_bytes((place / "a" / name).read_bytes())
     result = lungcast("replay", damaged, "--sources", place / "c")

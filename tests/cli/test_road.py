@@ -116,8 +116,10 @@ def test_bad_use_is_refused(road: Path, tmp_path: Path) -> None:
     fails(1, "carries no lobes", "restore", scan, tmp_path / "back.nii.gz", "--what", "lobes")
     fails(2, "--what", "restore", scan, tmp_path / "back.nii.gz", "--what", "heart")
     fails(1, "no such scan file", "restore", cohort / "absent.h5", tmp_path / "back.nii.gz")
-    synthetic = road / "augmented/phantom3-01_s1-sim1.h5"
-    fails(1, "differences from its source", "restore", synthetic, tmp_path / "back.nii.gz")
+    lone = tmp_path / "lone" / "volume.h5"
+    lone.parent.mkdir()
+    shutil.copy(road / "augmented/phantom3-01_s1-sim1.h5", lone)
+    fails(2, "--sources", "restore", lone, tmp_path / "back.nii.gz")
     fails(2, "not a lungcast cohort", "fit", road / "data", "--json", tmp_path / "f.json")
     fails(2, "negative", "augment", cohort, tmp_path / "a", "--ratio", "-10%")
     fails(1, "no such fits file", "augment", cohort, tmp_path / "a2", "--fits", tmp_path / "absent.json")

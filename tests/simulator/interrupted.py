@@ -15,7 +15,7 @@ from simulator.augmentation_run import augment_cohort, fits_for, prepare_folder
 from simulator.dynamics.warmup import warm_up
 from standard_space.cohort import Cohort
 from standard_space.errors import OutOfSpaceError
-from standard_space.files import folder_lock
+from standard_space.folders import folder_lock
 from standard_space.jobs import run_isolated
 
 SETTINGS = AugmentationSettings(Ratios(2.0), seed=5)

@@ -185,7 +185,7 @@ def test_altered_voxels_of_a_source_are_a_failure_of_its_volumes(folder: Path) -
         file["signal"][0, 0, 0] = 0.3
     audit = audited(folder)
     assert sorted(audit.failures) == ["p0/b-sim1", "p0/b-sim2"]
-    assert all("source of a synthetic scan was altered" in text for text in audit.failures.values())
+    assert all("the scan file was altered" in text for text in audit.failures.values())
     assert len(audit.volumes) == 6
 
 

@@ -12,7 +12,8 @@ from simulator.audit_checks import CHANGED_OUTSIDE
 from simulator.audit_drop import drop_volumes
 from standard_space.cohort import Cohort, open_with_sources
 from standard_space.errors import UsageError
-from standard_space.files import folder_lock, read_mark
+from standard_space.files import read_mark
+from standard_space.folders import folder_lock
 from tests.simulator.audits import augment_again, augmented, break_volume
 from tests.simulator.test_audit import brighten_the_heart
 

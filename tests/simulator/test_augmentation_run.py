@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from simulator.augmentation_run import (
     fits_for,
     parse_shard,
     prepare_folder,
+    stored_fits,
 )
 from simulator.cohort_fit import fit_cohort
 from simulator.fits import CohortFits
@@ -27,7 +29,8 @@ from simulator.merge import merge_shards
 from simulator.trajectory import open_trajectory
 from standard_space.cohort import Cohort
 from standard_space.errors import DataError, ScanFileError, UsageError
-from standard_space.files import LOCK, folder_lock, read_mark, write_mark
+from standard_space.files import LOCK, read_mark, write_mark
+from standard_space.folders import folder_lock
 from standard_space.jobs import run_isolated
 from tests.simulator.scans import cohort_of, small_scan
 
@@ -79,7 +82,7 @@ def test_an_augmented_cohort_holds_what_was_asked_for(
     assert list(outcome.failures) == ["q/a"]
     assert outcome.notes == {"r/a": ["no infection mask: not augmented"]}
     assert outcome.kept == 0
-    assert set(outcome.seconds) == {"check", "read", "play", "write"}
+    assert set(outcome.seconds) == {"check", "verify", "read", "play", "write"}
     augmented = Cohort.open(tmp_path / "a", sources=cohort)
     assert [entry.scan for entry in augmented.entries] == ["a-sim1", "a-sim2", "b-sim1", "b-sim2"]
     for entry in augmented.entries:
@@ -149,6 +152,13 @@ def test_merged_shards_are_the_undivided_run(
     shards = shards_of(cohort, fits, tmp_path, parts)
     assert merge_shards(shards[::-1], tmp_path / "m") == ["q/a"]
     assert_same(whole, tmp_path / "m")
+    # a merge that was killed is made again
+    mark = read_mark(tmp_path / "m")["provenance"]
+    write_mark(tmp_path / "m", "augmented", {**mark, "complete": False})
+    (tmp_path / "m" / "manifest.csv").unlink()
+    (tmp_path / "m" / "p_a-sim1.h5").unlink()
+    merge_shards(shards, tmp_path / "m")
+    assert_same(whole, tmp_path / "m")
 
 
 def test_shards_with_fits_of_their_own_merge(cohort: Cohort, tmp_path: Path) -> None:
@@ -169,7 +179,7 @@ def test_what_cannot_be_merged_is_told(cohort: Cohort, fits: CohortFits, whole: 
         merge_shards([one, one], into)
     with pytest.raises(UsageError, match="not a shard"):
         merge_shards([one, whole], into)
-    with pytest.raises(UsageError, match="cannot be the folder to merge into"):
+    with pytest.raises(UsageError, match="what is read"):
         merge_shards([one, two], one)
     run(cohort, tmp_path / "other", fits, replace(SETTINGS, seed=6), shard=(2, 2))
     with pytest.raises(UsageError, match=r"different augmentations.*other seed"):
@@ -192,6 +202,12 @@ def test_what_cannot_be_merged_is_told(cohort: Cohort, fits: CohortFits, whole: 
     entries = Cohort.open(two).entries
     Cohort.write_manifest(two, entries[1:])
     with pytest.raises(DataError, match="in no shard"):
+        merge_shards([one, two], into)
+    altered = [replace(f, fit=replace(f.fit, loss_value=f.fit.loss_value + 1.0)) for f in fits.fits]
+    CohortFits(fits.grid, fits.loss, fits=altered).save(two / "fits.json")
+    fits.save(one / "fits.json")
+    Cohort.write_manifest(two, entries)
+    with pytest.raises(DataError, match="different fits"):
         merge_shards([one, two], into)
     prepare_folder(two, cohort, SETTINGS, shard=(2, 2))
     with pytest.raises(DataError, match="shard 2/2 is not finished"):
@@ -265,7 +281,7 @@ def test_another_augmentation_in_the_folder_is_refused(
         prepare_folder(tmp_path / "other", cohort, SETTINGS)
     with pytest.raises(UsageError, match="only empties folders that lungcast made"):
         prepare_folder(tmp_path / "other", cohort, SETTINGS, force=True)
-    with pytest.raises(UsageError, match="the cohort itself"):
+    with pytest.raises(UsageError, match="what is read"):
         check_folder(cohort.folder, cohort, SETTINGS, force=True)
 
 
@@ -303,4 +319,128 @@ def test_fits_of_another_cohort_are_refused(cohort: Cohort, fits: CohortFits, tm
     fits.save(tmp_path / "fits.json")
     other = cohort_of(tmp_path / "c", small_scan(patient="z"))
     with pytest.raises(DataError, match="belong to another cohort"):
-        fits_for(other, tmp_path / "fits.json", tmp_path)
+        stored_fits(other, tmp_path / "fits.json")
+
+
+def test_fits_of_other_days_are_refused(cohort: Cohort, fits: CohortFits, tmp_path: Path) -> None:
+    fits.save(tmp_path / "fits.json")
+    later = Cohort(
+        cohort.folder, [replace(entry, day=5.0) if entry.scan == "b" else entry for entry in cohort.entries]
+    )
+    with pytest.raises(DataError, match=r"p a>b: the fit was made with other days"):
+        stored_fits(later, tmp_path / "fits.json")
+
+
+def test_corrected_days_and_places_of_a_source_reach_its_volumes(
+    cohort: Cohort, fits: CohortFits, tmp_path: Path
+) -> None:
+    copied = Cohort.open(shutil.copytree(cohort.folder, tmp_path / "c"))
+    run(copied, tmp_path / "a", fits)
+    entry = copied.find("p", "b")
+    with h5py.File(copied.path(entry), "r+") as file:
+        meta = json.loads(file.attrs["meta"])
+        meta["placement"]["native"]["origin_mm"][2] += 40.0
+        file.attrs["meta"] = json.dumps(meta)
+    assert run(copied, tmp_path / "a", fits).kept == 2
+    made = Cohort.open(tmp_path / "a", copied)
+    for volume in made.entries[2:]:
+        with made.open_scan(volume) as reader:
+            assert reader.head["placement"] == meta["placement"]
+    Cohort.write_manifest(
+        copied.folder, [replace(e, day=5.0) if e.scan == "b" else e for e in copied.entries]
+    )
+    with pytest.raises(UsageError, match="other days"):
+        run(Cohort.open(copied.folder), tmp_path / "a", fits)
+
+
+def test_voxels_changed_behind_their_hash_are_found(cohort: Cohort, fits: CohortFits, tmp_path: Path) -> None:
+    copied = Cohort.open(shutil.copytree(cohort.folder, tmp_path / "c"))
+    with h5py.File(copied.path(copied.find("p", "a")), "r+") as file:
+        file["signal"][0, 0, 0] = 0.1
+    outcome = run(copied, tmp_path / "a", fits)
+    assert "altered" in outcome.failures["p/a"]
+    assert [entry.scan for entry in outcome.entries] == ["b-sim1", "b-sim2"]
+
+
+def test_a_scan_file_in_another_s_place_is_found(cohort: Cohort, tmp_path: Path) -> None:
+    copied = Cohort.open(shutil.copytree(cohort.folder, tmp_path / "c"))
+    shutil.copy(copied.path(copied.find("p", "b")), copied.path(copied.find("p", "a")))
+    assert "altered" in fit_cohort(copied).failures["p/a"]
+
+
+def test_fits_of_a_damaged_source_do_not_stay(cohort: Cohort, tmp_path: Path) -> None:
+    copied = Cohort.open(shutil.copytree(cohort.folder, tmp_path / "c"))
+
+    def run_with_own_fits(folder: Path) -> AugmentationOutcome:
+        prepare_folder(folder, copied, SETTINGS)
+        return augment_cohort(copied, folder, fits_for(copied, None, folder), SETTINGS)
+
+    run_with_own_fits(tmp_path / "clean")
+    source = copied.path(copied.find("p", "a"))
+    content = source.read_bytes()
+    source.write_bytes(content[:3000])
+    assert "p/a" in run_with_own_fits(tmp_path / "a").failures
+    source.write_bytes(content)
+    run_with_own_fits(tmp_path / "a")
+    assert_same(tmp_path / "clean", tmp_path / "a")
+
+
+def test_what_is_not_asked_for_needs_no_fit(cohort: Cohort, fits: CohortFits, tmp_path: Path) -> None:
+    only_b = CohortFits(fits.grid, fits.loss, fits=[fit for fit in fits.fits if fit.to_scan == "b"])
+    later = Ratios.parse("0%", ["late=100%"])
+    staged = Cohort(
+        cohort.folder, [replace(e, stage="late") if e.name == "p/b" else e for e in cohort.entries]
+    )
+    outcome = run(staged, tmp_path / "a", only_b, replace(SETTINGS, ratios=later))
+    assert outcome.failures == {}
+    assert [entry.scan for entry in outcome.entries] == ["b-sim1"]
+
+
+def test_output_and_input_lie_apart(cohort: Cohort, tmp_path: Path) -> None:
+    inside = Cohort.open(shutil.copytree(cohort.folder, tmp_path / "big" / "c"))
+    write_mark(tmp_path / "big", "augmented", {})
+    for folder in (tmp_path / "big", inside.folder, inside.folder / "sub"):
+        with pytest.raises(UsageError, match="what is read"):
+            prepare_folder(folder, inside, SETTINGS, force=True)
+    write_mark(tmp_path / "big" / "s1", "augmented", {"shard": [1, 1]})
+    with pytest.raises(UsageError, match="what is read"):
+        merge_shards([tmp_path / "big" / "s1"], tmp_path / "big", force=True)
+    assert len(list(inside.folder.glob("*.h5"))) == len(cohort.entries)
+
+
+def test_an_emptied_folder_is_no_whole_one_at_any_moment(
+    whole: Path, cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove = Path.unlink
+    for left in range(1, 6):
+        folder = tmp_path / str(left)
+        shutil.copytree(whole, folder)
+        countdown = [left]
+
+        def stop(path: Path, missing_ok: bool = False, countdown: list[int] = countdown) -> None:
+            if path.parent.name == str(left):  # noqa: B023
+                countdown[0] -= 1
+                if countdown[0] == 0:
+                    raise KeyboardInterrupt
+            remove(path, missing_ok=missing_ok)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", stop)
+            with pytest.raises(KeyboardInterrupt):
+                prepare_folder(folder, cohort, replace(SETTINGS, seed=9), force=True)
+        assert read_mark(folder)["provenance"]["complete"] is False
+        volumes = len(list(folder.glob("*.h5")))
+        assert volumes == 4 or not (folder / "manifest.csv").exists()
+        prepare_folder(folder, cohort, replace(SETTINGS, seed=9), force=True)
+
+
+def test_a_cohort_without_observed_scans_is_told(whole: Path, cohort: Cohort, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no observed scans"):
+        prepare_folder(tmp_path / "a", Cohort.open(whole, cohort), SETTINGS)
+
+
+def test_a_mark_without_provenance_is_no_mark(cohort: Cohort, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "lungcast.json").write_text('{"lungcast": "augmented"}')
+    with pytest.raises(UsageError, match="not empty"):
+        prepare_folder(tmp_path / "a", cohort, SETTINGS)

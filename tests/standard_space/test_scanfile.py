@@ -102,7 +102,7 @@ def test_a_synthetic_scan_is_sparse_and_reads_as_a_full_one(scan: Scan, tmp_path
     np.testing.assert_array_equal(back.signal, wanted.signal.astype(np.float16).astype(np.float32))
     np.testing.assert_array_equal(back.infection, wanted.infection)
     with h5py.File(tmp_path / "sim.h5") as file:
-        assert len(file["index_step"]) == 40
+        assert len(file["step"]) == 40
     assert str(tmp_path) not in json.dumps(read_meta(tmp_path / "sim.h5"))
 
 

@@ -192,3 +192,22 @@ def test_without_monai(monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "monai", "simulator.adapters.monai_progression")
     with pytest.raises(UsageError, match=r"pip install 'lungcast\[monai\]'"):
         importlib.import_module("simulator.adapters.monai_progression")
+
+
+def test_masks_elsewhere_than_the_image_are_refused() -> None:
+    moved = data()
+    affine = moved["infection"].affine.clone()
+    affine[0, 3] += 5.0
+    moved["infection"] = MetaTensor(moved["infection"].as_tensor(), affine=affine)
+    with pytest.raises(DataError, match=r"infection.*another grid.*5 mm apart"):
+        progress()(moved)
+    rounded = data()
+    affine = rounded["lungs"].affine.clone()
+    affine[1, 3] += 1e-4
+    rounded["lungs"] = MetaTensor(rounded["lungs"].as_tensor(), affine=affine)
+    progress()(rounded)
+
+
+def test_no_dynamics_are_told() -> None:
+    with pytest.raises(UsageError, match="dynamics"):
+        ProgressInfectiond("image", "infection", "lungs", None)

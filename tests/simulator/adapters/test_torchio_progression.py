@@ -146,6 +146,15 @@ def test_errors_are_clear() -> None:
         Progression({})
 
 
+def test_masks_elsewhere_than_the_image_are_refused() -> None:
+    moved = subject()
+    affine = moved["lungs"].affine.copy()
+    affine[2, 3] += 4.0
+    moved["lungs"].affine = affine
+    with pytest.raises(DataError, match=r"lungs.*another grid.*4 mm apart"):
+        progress(days=(0.5, 1.0))(moved)
+
+
 def test_without_torchio(monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "torchio", "simulator.adapters.torchio_progression")
     with pytest.raises(UsageError, match=r"pip install 'lungcast\[torchio\]'"):

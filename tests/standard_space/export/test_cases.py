@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from standard_space.cohort import Entry
+from standard_space.cohort import Entry, open_with_sources
 from standard_space.errors import UsageError
-from standard_space.export.cases import Case, Row, case_names
+from standard_space.export.cases import Case, Row, case_names, list_cases
 from standard_space.export.folds import (
     fold_count,
     folds_of_patients,
@@ -19,6 +19,7 @@ from standard_space.export.folds import (
 )
 from standard_space.export.settings import ExportSettings
 from standard_space.geometry import Geometry
+from tests.standard_space.export.cohorts import augmented_of, cohort_of, observed, played
 
 WHERE = Geometry((1, 1, 1), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
 
@@ -101,3 +102,16 @@ def test_patients_without_an_observed_labelled_case_are_only_trained_on() -> Non
 def test_settings_out_of_range(bad: dict[str, float]) -> None:
     with pytest.raises(UsageError):
         ExportSettings(**bad)
+
+
+def test_an_observed_scan_named_like_a_synthetic_one_is_exported(tmp_path: Path) -> None:
+    plain, like = observed("p", "a"), observed("p", "a-sim1")
+    cohort = cohort_of(tmp_path / "c", plain, like)
+    folder = augmented_of(tmp_path / "aug", cohort, (played(plain), plain))
+    cases = list_cases(open_with_sources(folder, cohort.folder), ExportSettings()).cases
+    assert sorted((case.entry.scan, case.entry.synthetic) for case in cases) == [
+        ("a", False),
+        ("a-sim1", False),
+        ("a-sim1", True),
+    ]
+    assert len({case.name for case in cases}) == 3

@@ -18,7 +18,7 @@ from standard_space.errors import LungcastError, OutOfSpaceError, UsageError
 from standard_space.export import run
 from standard_space.export.run import export_cohort
 from standard_space.export.settings import ExportSettings
-from standard_space.files import folder_lock
+from standard_space.folders import folder_lock
 from tests.standard_space.export.cohorts import augmented_of, cohort_of, observed, played, small_study
 
 NNUNET = ExportSettings(format="nnunet", folds=2)
@@ -227,7 +227,7 @@ def test_other_content_is_refused_and_force_replaces_an_export_only(study: Path,
     for folder, force in ((tmp_path / "theirs", False), (tmp_path / "theirs", True), (study, True)):
         with pytest.raises(UsageError):
             export_cohort(study.parent / "c", folder, NNUNET, force=force)
-    with pytest.raises(UsageError, match="holds the cohort itself"):
+    with pytest.raises(UsageError, match="holds what is read"):
         export_cohort(study, study.parent, NNUNET, force=True)
     assert (tmp_path / "theirs" / "thesis.txt").read_text() == "x"
 
