@@ -36,7 +36,7 @@ from simulator.augmentation_run import augment_cohort, prepare_folder  # noqa: E
 from simulator.cohort_fit import fit_cohort  # noqa: E402
 from simulator.fits import CohortFits  # noqa: E402
 from standard_space.cohort import Cohort  # noqa: E402
-from standard_space.files import folder_lock  # noqa: E402
+from standard_space.folders import folder_lock  # noqa: E402
 from standard_space.jobs import run_isolated  # noqa: E402
 
 JOBS = 2
