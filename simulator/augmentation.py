@@ -170,8 +170,7 @@ def replay(path: str | Path, cohort: Cohort, out: str | Path) -> bool:
         )
     made, sources = head["provenance"], cohort.sources or cohort
     entry = sources.source(**head["source"])
-    sources.verify(entry)
-    source = read_lung_crop(sources, entry)
+    source = read_lung_crop(sources, entry, verify=True)
     volume = make_volume(
         source,
         TransitionParameters.from_json(made["parameters"]),

@@ -92,10 +92,8 @@ def augment_source(task: SourceTask) -> SourceResult:
 
 
 def _read(cohort: Cohort, entry: Entry, watch: _Watch) -> LungCrop:
-    with watch.stage("verify"):
-        cohort.verify(entry)
-    with watch.stage("read"):
-        return read_lung_crop(cohort, entry)
+    with watch.stage("read and verify"):
+        return read_lung_crop(cohort, entry, verify=True)
 
 
 def trajectory_seed(task: SourceTask) -> int:

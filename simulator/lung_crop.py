@@ -106,8 +106,15 @@ class LungCrop:
         return result
 
 
-def read_lung_crop(cohort: Cohort, entry: Entry) -> LungCrop:
+def read_lung_crop(cohort: Cohort, entry: Entry, *, verify: bool = False) -> LungCrop:
     """Read an observed, annotated scan of a cohort in the box around its lungs.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    entry : Entry
+    verify : bool
+        Compare every voxel of the scan with its hash on the way; twice the time.
 
     Raises
     ------
@@ -124,12 +131,13 @@ def read_lung_crop(cohort: Cohort, entry: Entry) -> LungCrop:
         box = bounding_box(inside != 0)
         if box is None:
             raise DataError("the scan has neither lungs nor infection", where=entry.name)
+        signal = reader.verified_signal(box, packed) if verify else reader.signal(box)
         packed = np.ascontiguousarray(packed[box])
         lungs = unpack(packed, "lungs")
         return LungCrop(
             head=reader.head,
             corner=(box[0].start, box[1].start, box[2].start),
-            signal=reader.signal(box),
+            signal=signal,
             lungs=lungs,
             infection=unpack(packed, "infection"),
             susceptible=((packed & _LUNGS) != 0) & ((packed & _CLOSED) == 0) | ((packed & _INFECTION) != 0),

@@ -268,9 +268,7 @@ def open_trajectory(
     origin = meta["source"]
     sources = cohort.sources or cohort
     entry = sources.source(**origin)
-    if verify:
-        sources.verify(entry)
-    crop = read_lung_crop(sources, entry)
+    crop = read_lung_crop(sources, entry, verify=verify)
     if [list(crop.corner), list(crop.signal.shape)] != [meta["corner"], meta["shape"]]:
         raise sources.altered(entry, f"lungs at {crop.corner}")
     start = crop.start()

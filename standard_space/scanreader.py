@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from standard_space.difference import Difference, read_difference
 from standard_space.errors import ScanFileError, UsageError
 from standard_space.geometry import Placement
 from standard_space.grid import StandardGrid
-from standard_space.scanfile import LAYERS, read_meta, unpack, window_of
+from standard_space.scanfile import CHUNK, LAYERS, read_meta, unpack, window_of
 
 Box = tuple[slice, slice, slice]
 
@@ -113,6 +114,41 @@ class ScanReader:
     def packed_masks(self) -> NDArray[np.uint8]:
         """All masks of a scan that is not synthetic, one bit each in the order of `LAYERS` (`unpack`)."""
         return np.asarray(self._part("masks", (...,)))
+
+    def verified_signal(self, box: Box, packed_masks: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Signal of a box of a scan that is not synthetic, after comparing the whole scan with its hash.
+
+        Reads all of the signal, a slab at a time.
+
+        Parameters
+        ----------
+        box : tuple of slice
+            See `signal`.
+        packed_masks : uint8 array
+            What `packed_masks` has read.
+
+        Raises
+        ------
+        ScanFileError
+            When the voxels are not those of the hash.
+        """
+        box = self._checked(box)
+        digest = hashlib.sha256()
+        signal = np.empty([s.stop - s.start for s in box], np.float32)
+        for z in range(0, self.grid.size, CHUNK[0]):
+            slab = np.ascontiguousarray(self._part("signal", (slice(z, z + CHUNK[0]),)))
+            digest.update(slab.view(np.uint8).data)
+            first, end = max(z, box[0].start), min(z + CHUNK[0], box[0].stop)
+            if first < end:
+                signal[first - box[0].start : end - box[0].start] = slab[first - z : end - z, box[1], box[2]]
+        digest.update(np.ascontiguousarray(packed_masks).data)
+        if digest.hexdigest() != self.head["content_sha256"]:
+            raise ScanFileError(
+                "the scan file was altered: its voxels do not match its hash",
+                where=self._path,
+                remedy="put the original back, or embed it and augment again",
+            )
+        return signal
 
     def _part(self, name: str, box: tuple[Any, ...]) -> NDArray[Any]:
         with self._readable():

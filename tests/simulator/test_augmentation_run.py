@@ -82,7 +82,7 @@ def test_an_augmented_cohort_holds_what_was_asked_for(
     assert list(outcome.failures) == ["q/a"]
     assert outcome.notes == {"r/a": ["no infection mask: not augmented"]}
     assert outcome.kept == 0
-    assert set(outcome.seconds) == {"check", "verify", "read", "play", "write"}
+    assert set(outcome.seconds) == {"check", "read and verify", "play", "write"}
     augmented = Cohort.open(tmp_path / "a", sources=cohort)
     assert [entry.scan for entry in augmented.entries] == ["a-sim1", "a-sim2", "b-sim1", "b-sim2"]
     for entry in augmented.entries:
