@@ -93,7 +93,8 @@ def _fit_patient(task: _Task) -> CohortFits:
             observations.append(observe_entry(cohort, entry))
             result.grid = int(read_meta(cohort.path(entry))["grid"])
         except LungcastError as error:
-            result.failures[entry.name] = str(error)
+            # Fits are stored and passed on: where the cohort lay is nobody's business.
+            result.failures[entry.name] = str(error).replace(f"{task.folder}/", "")
     try:
         found = pairs(observations)
     except DataError as error:  # time that does not run forward spoils one patient, not the cohort

@@ -149,6 +149,14 @@ def test_a_mistyped_option_leaves_a_finished_set_as_it_is(place: Path) -> None:
         assert contents(place / "a") == before
 
 
+def test_info_knows_trajectories(place: Path, tmp_path: Path) -> None:
+    options = ("--fits", place / "fits.json", "--ratio", "0%", "--trajectories")
+    assert lungcast("augment", place / "c", tmp_path / "a", *options).exit_code == 0
+    result = lungcast("info", tmp_path / "a" / "p_b-trajectory.h5")
+    assert result.exit_code == 0, result.output
+    assert "a trajectory of p/b with 4 keyframes" in result.output
+
+
 def test_its_own_fits_can_be_named(place: Path, tmp_path: Path) -> None:
     own = tmp_path / "a" / "fits.json"
     assert lungcast("augment", place / "c", tmp_path / "a", "--fits", place / "fits.json").exit_code == 0

@@ -380,6 +380,7 @@ def test_fits_of_a_damaged_source_do_not_stay(cohort: Cohort, tmp_path: Path) ->
     content = source.read_bytes()
     source.write_bytes(content[:3000])
     assert "p/a" in run_with_own_fits(tmp_path / "a").failures
+    assert str(tmp_path) not in (tmp_path / "a" / "fits.json").read_text()
     source.write_bytes(content)
     run_with_own_fits(tmp_path / "a")
     assert_same(tmp_path / "clean", tmp_path / "a")
