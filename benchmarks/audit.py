@@ -96,7 +96,6 @@ def main(json_path: Path, docs: bool) -> None:
     }
     json_path.write_text(json.dumps(content, indent=2) + "\n")
     header = ["cohort", "clean volumes", "flagged", "z: sd (largest)", "AUC, network", "AUC, mean and sd"]
-    header += ["audit", "classifier"]
     text = rows_markdown(header, [table_row(row) for row in rows])
     click.echo(text)
     if docs:
@@ -112,8 +111,6 @@ def table_row(row: dict[str, Any]) -> list[str]:
         f"{row['z_sd']:.2f} ({row['z_largest']:.1f})",
         auc(row["network"]),
         auc(row["baseline"]),
-        f"{row['audit_s']:.0f} s",
-        f"{row['classifier_s']:.0f} s",
     ]
 
 
