@@ -30,7 +30,7 @@ from standard_space.version import lungcast_version
 from standard_space.warmup import warm_up
 
 KIND = "export"
-BYTES_PER_VOXEL = 1.2
+BYTES_PER_VOXEL = 1.4
 """Compressed HU of a CT with its labels; docs/export.md has what was measured."""
 
 
