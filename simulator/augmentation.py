@@ -57,7 +57,7 @@ class AugmentationSettings:
 
 
 @dataclass(frozen=True)
-class Volume:
+class SyntheticVolume:
     """A synthetic volume before it is stored.
 
     Parameters
@@ -114,7 +114,7 @@ def day_of(source: dict[str, Any], plan: VolumePlan) -> float:
 
 def make_volume(
     source: LungCrop, parameters: TransitionParameters, plan: VolumePlan, *, jump: int, controls: Controls
-) -> Volume:
+) -> SyntheticVolume:
     """One synthetic volume: its source played on (pure; nothing is drawn here).
 
     Raises
@@ -125,7 +125,7 @@ def make_volume(
     state = advance(
         source.start(), parameters, plan.transitions, jump=jump, seed=plan.seed, controls=controls
     )
-    return Volume(
+    return SyntheticVolume(
         scan=f"{source.head['scan']}-sim{plan.number}",
         day=day_of(source.head, plan),
         infected_voxels=state.n,

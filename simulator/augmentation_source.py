@@ -12,6 +12,7 @@ from typing import Any
 from simulator.augmentation import AugmentationSettings, day_of, make_volume, recipe
 from simulator.augmentation_plan import VolumePlan, seed_of
 from simulator.dynamics.chain import propagate
+from simulator.dynamics.engine import RESULTS_REVISION
 from simulator.dynamics.parameters import TransitionParameters
 from simulator.fits import CohortFits
 from simulator.lung_crop import LungCrop, read_lung_crop
@@ -132,6 +133,7 @@ class _Watch:
 
 
 def volume_path(folder: Path, entry: Entry, plan: VolumePlan) -> Path:
+    """Where a volume of a source scan lies."""
     return folder / f"{entry.patient}_{entry.scan}-sim{plan.number}.h5"
 
 
@@ -148,6 +150,7 @@ def _is_trajectory_made(path: Path, task: SourceTask, seed: int) -> bool:
         return False
     wanted = {
         "lungcast_version": lungcast_version(),
+        "engine": RESULTS_REVISION,
         "seed": seed,
         "jump": task.settings.jump,
         "controls": task.settings.controls.to_json(),
@@ -158,7 +161,7 @@ def _is_trajectory_made(path: Path, task: SourceTask, seed: int) -> bool:
 
 
 def remove_volumes(folder: Path, entry: Entry, plans: list[VolumePlan]) -> None:
-    # An older volume must not pass for the result of a source that can no longer be used.
+    """Remove what an earlier run made of a source that can no longer be used: it must not pass for a result."""
     for plan in plans:
         volume_path(folder, entry, plan).unlink(missing_ok=True)
     trajectory_path(folder, entry).unlink(missing_ok=True)

@@ -16,7 +16,7 @@ import numpy as np
 
 from simulator.augmentation_plan import seed_of
 from simulator.dynamics.branching import branch, occupied_bytes, prepare
-from simulator.dynamics.engine import Controls, LesionState
+from simulator.dynamics.engine import RESULTS_REVISION, Controls, LesionState
 from simulator.dynamics.parameters import TransitionParameters
 from simulator.fits import CohortFits
 from simulator.lung_crop import read_lung_crop
@@ -87,7 +87,7 @@ class ProgressionSampler:
     controls : Controls or TextureRange, optional
         Morphology, fixed or drawn for every volume; defaults to `Controls()`.
     memory_gb : float
-        Sources kept in memory, the least recently used go first; 512^3 takes about 0.15 GB a scan. One is
+        Sources kept in memory, the least recently used go first; 512^3 takes some 0.2 GB a scan. One is
         always kept. Beyond it, scans are read again.
     in_a_row : int
         Volumes made of a scan before the next one comes up; raise it when the cohort exceeds the memory.
@@ -187,6 +187,7 @@ class ProgressionSampler:
         state = play.advance(branch(source.start, seed=play.seed, controls=play.controls), parameters)
         provenance = {
             "lungcast_version": lungcast_version(),
+            "engine": RESULTS_REVISION,
             "operation": "sample",
             "draw": draw.to_json(),
             "parameters": parameters.to_json(),

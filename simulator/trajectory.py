@@ -15,7 +15,7 @@ from typing import Any
 
 from simulator.augmentation_plan import SIMULATED_TRANSITIONS
 from simulator.dynamics.branching import branch
-from simulator.dynamics.engine import Controls, LesionState, advance
+from simulator.dynamics.engine import RESULTS_REVISION, Controls, LesionState, advance
 from simulator.dynamics.errors import DynamicsError
 from simulator.dynamics.keyframe import Keyframe, restore_keyframe, take_keyframe
 from simulator.dynamics.parameters import TransitionParameters
@@ -96,6 +96,7 @@ def write_trajectory(
     head = crop.head
     meta = {
         "lungcast_version": lungcast_version(),
+        "engine": RESULTS_REVISION,
         "source": {key: head[key] for key in ("patient", "scan", "content_sha256")},
         "grid": int(head["grid"]),
         "corner": list(crop.corner),
@@ -199,6 +200,7 @@ class Trajectory:
         advance(state, self.parameters, left, jump=play.jump, seed=play.seed, controls=play.controls)
         provenance = {
             "lungcast_version": lungcast_version(),
+            "engine": RESULTS_REVISION,
             "operation": "trajectory",
             "trajectory_sha256": self.content_sha256,
             "play": play.to_json(),
