@@ -14,9 +14,11 @@ from cli.console import LungcastGroup
 from cli.data import check, embed, info, phantom, restore
 from cli.demo import demo
 from cli.dynamics import fit, simulate
+from cli.evaluate import evaluate
 from cli.export import export
 from cli.forecast import forecast
-from cli.network import evaluate, segment, train
+from cli.segment import segment
+from cli.train import train
 from standard_space.version import lungcast_version
 
 

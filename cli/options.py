@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from simulator.dynamics.engine import Controls
 
 FILE = click.Path(path_type=Path)
+DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+THRESHOLD = click.option(
+    "--threshold",
+    type=float,
+    help="On the sum of the three probabilities, 0..3 (0..1 for other rules); the model's own when absent.",
+)
 
 
 def controls_of(spread: float, seeded_share: float, clustering: float, correlation_mm: float) -> Controls:

@@ -16,9 +16,10 @@ import numpy as np
 from segmentation.evaluate import evaluate, format_scores, score_cohort
 from segmentation.figures import scores_figure, segmentation_figure, training_figure
 from segmentation.model import ThreeWaySegmenter
-from segmentation.predict import Predictor, segment_image
+from segmentation.predict import Predictor
 from segmentation.report import Section, write_report
 from segmentation.sampling import items_of
+from segmentation.segment_image import segment_image
 from segmentation.threshold_baseline import ThresholdBaseline, tune_threshold_baseline
 from segmentation.training import TrainingOptions, train
 from segmentation.tuning import tune_threshold
@@ -151,9 +152,8 @@ def run_demo(
         options=TrainingOptions(steps=size.steps, width=size.width, seed=seed),
         progress=progress,
     )
-    model.threshold = tune_threshold(
-        model, [validation.read(entry) for entry in validation.entries]
-    ).threshold
+    tuned = tune_threshold(model, [validation.read(entry) for entry in validation.entries])
+    model.aggregation = model.aggregation.at(tuned.threshold)
     model.save(out / "model")
     write_mark(out / "model", "model", {"lungcast_version": lungcast_version(), "model_id": model.model_id})
     save_figure(training_figure(model.training["history"]), figures / "training.png")
@@ -257,8 +257,8 @@ def _report(
         Section(
             "Segmentation",
             f"Three networks trained for {size.steps} steps each, scored on {len(dice)} scans of patients they "
-            f"never saw, on the native grid; threshold {model.threshold:g} on the sum, tuned on validation "
-            f"patients. Rival: the best band of HU inside the lungs ({baseline.low_hu:g} to "
+            f"never saw, on the native grid; threshold {model.aggregation.threshold:g} on the sum, tuned on "
+            f"validation patients. Rival: the best band of HU inside the lungs ({baseline.low_hu:g} to "
             f"{baseline.high_hu:g} HU), tuned on the same training patients.",
             [
                 *names,

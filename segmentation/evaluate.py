@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from segmentation.metrics import FAILURE_DICE, TOLERANCE_VOXELS, overlap, share_errors
 from segmentation.model import ThreeWaySegmenter, image_sha256, patient_sha256
-from segmentation.predict import Predictor, to_native
+from segmentation.native import to_native
+from segmentation.predict import Predictor
 from standard_space.cohort import Cohort
 from standard_space.errors import DataError
 from standard_space.progress import Progress, silent
@@ -56,7 +57,7 @@ def evaluate(
     Returns
     -------
     dict
-        JSON-serialisable: ``space`` ("native"), ``model_id``, ``threshold_on_sum``, ``tolerance``, ``scans``
+        JSON-serialisable: ``space`` ("native"), ``model_id``, ``aggregation``, ``tolerance``, ``scans``
         (one row each), ``groups`` (``held_out`` and ``training``, see `summarise`), ``left_out``.
 
     Raises
@@ -69,7 +70,7 @@ def evaluate(
     predictor = Predictor(model, device=device)
     return {
         "model_id": model.model_id,
-        "threshold_on_sum": model.threshold if threshold is None else threshold,
+        "aggregation": model.aggregation.at(threshold).to_json(),
         **score_cohort(
             model,
             cohort,
@@ -199,7 +200,8 @@ def format_scores(scores: Mapping[str, Any]) -> str:
     """Write the result of `evaluate` as aligned plain text."""
     lines = [f"Scores on the {scores['space']} grid"]
     if "model_id" in scores:
-        lines[0] += f", model {scores['model_id']}, threshold {scores['threshold_on_sum']:g} on the sum"
+        rule = scores["aggregation"]
+        lines[0] += f", model {scores['model_id']}, rule {rule['rule']}, threshold {rule['threshold']:g}"
     for group, title in (("held_out", "Held-out"), ("training", "Training")):
         rows = [row for row in scores["scans"] if row["group"] == group]
         if not rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from segmentation.aggregation import Aggregation
 from segmentation.signal import REFERENCE_WINDOW
 from segmentation.unet import UNet
 from segmentation.views import OFFSETS_MM, VIEWS
@@ -24,13 +25,11 @@ from standard_space.version import lungcast_version
 from standard_space.window import Window
 
 SCHEMA = "lungcast-model"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MODEL_FILE = "model.json"
-DEFAULT_THRESHOLD = 2.0
-"""Infected where the sum of the three probabilities exceeds this [paper III-D]."""
 
-TARGET = "infection"
-AGGREGATION = "sum>t"
+TARGETS = ("infection", "lungs")
+"""What a segmenter can be trained to find."""
 
 
 @dataclass
@@ -43,36 +42,57 @@ class ThreeWaySegmenter:
         One network for each of ``VIEWS``, each with weights of its own.
     grid_size : int
         Voxels along each axis of the standard grid the networks were trained on.
-    offsets_mm : tuple of float
-        Distances of a stack's slices from the central one, in mm.
-    threshold : float
-        On the sum of the three probabilities, 0 to 3; a voxel is infected above it.
+    offsets_mm : dict of str to tuple of float
+        For each view, distances of a stack's slices from the central one, in mm.
+    aggregation : Aggregation
+        How the three probabilities become a mask.
+    target : str
+        One of `TARGETS`.
     input_window : Window or None
         The networks see (HU - level) / width at this window; None is the scan's own window [paper III-B].
     training : dict
         Provenance: arguments, seed, steps and losses per view, and under ``patients`` the hashes of the
         training patients, ``[{"patient_sha256": str, "image_sha256": [str, ...]}, ...]``. JSON-serialisable.
+    scores : dict
+        What was measured on validation scans, empty when nothing was. JSON-serialisable.
+
+    Raises
+    ------
+    UsageError
+        A view lacks its network or offsets, networks of different shapes, or an unknown target.
     """
 
     networks: dict[str, UNet]
     grid_size: int
-    offsets_mm: tuple[float, ...] = OFFSETS_MM
-    threshold: float = DEFAULT_THRESHOLD
+    offsets_mm: dict[str, tuple[float, ...]] = field(default_factory=lambda: dict.fromkeys(VIEWS, OFFSETS_MM))
+    aggregation: Aggregation = field(default_factory=Aggregation)
+    target: str = "infection"
     input_window: Window | None = REFERENCE_WINDOW
     training: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if set(self.networks) != set(VIEWS):
-            raise UsageError("a segmenter needs one network per view", got=sorted(self.networks))
-        check_threshold(self.threshold)
+        for held in (self.networks, self.offsets_mm):
+            if set(held) != set(VIEWS):
+                raise UsageError("a segmenter needs a network and offsets for every view", got=sorted(held))
+        if len({network.width for network in self.networks.values()}) != 1:
+            raise UsageError("the three networks differ in width")
+        for view, network in self.networks.items():
+            if len(self.offsets_mm[view]) != network.in_channels:
+                raise UsageError(
+                    f"the network of view {view} takes another number of slices than there are offsets",
+                    got=len(self.offsets_mm[view]),
+                    expected=network.in_channels,
+                )
+        if self.target not in TARGETS:
+            raise UsageError("unknown target", got=self.target, expected=", ".join(TARGETS))
 
     @classmethod
     def untrained(
-        cls, grid_size: int, *, width: int = 16, seed: int = 0, offsets_mm: Sequence[float] = OFFSETS_MM
+        cls, grid_size: int, *, width: int = 16, seed: int = 0, target: str = "infection"
     ) -> ThreeWaySegmenter:
         """Return a segmenter with random weights, each view's from a seed of its own."""
-        networks = {view: new_network(view, width, seed, len(offsets_mm)) for view in VIEWS}
-        return cls(networks, grid_size, tuple(offsets_mm))
+        return cls({view: new_network(view, width, seed) for view in VIEWS}, grid_size, target=target)
 
     @property
     def grid(self) -> StandardGrid:
@@ -86,10 +106,11 @@ class ThreeWaySegmenter:
 
     @property
     def model_id(self) -> str:
-        """First 16 hexadecimal digits of a SHA-256 over the weights, the grid, the offsets and the window."""
+        """First 16 hexadecimal digits of a SHA-256 over weights, grid, offsets, window and target."""
         window = self.input_window
         levels = None if window is None else (window.level_hu, window.width_hu)
-        digest = hashlib.sha256(repr((self.grid_size, self.offsets_mm, levels)).encode())
+        offsets = [self.offsets_mm[view] for view in VIEWS]
+        digest = hashlib.sha256(repr((self.grid_size, offsets, levels, self.target)).encode())
         for view in VIEWS:
             for name, tensor in self.networks[view].state_dict().items():
                 digest.update(f"{view}.{name}".encode())
@@ -158,11 +179,10 @@ class ThreeWaySegmenter:
             "schema_version": SCHEMA_VERSION,
             "lungcast_version": lungcast_version(),
             "model_id": self.model_id,
-            "target": TARGET,
-            "aggregation": AGGREGATION,
-            "threshold": self.threshold,
+            "target": self.target,
+            "aggregation": self.aggregation.to_json(),
             "grid_size": self.grid_size,
-            "offsets_mm": list(self.offsets_mm),
+            "offsets_mm": {view: list(self.offsets_mm[view]) for view in VIEWS},
             "width": self.width,
             "input_window": None
             if self.input_window is None
@@ -172,6 +192,7 @@ class ThreeWaySegmenter:
                 view: {"weights": f"{view}.pt", "sha256": sha256_of(folder / f"{view}.pt")} for view in VIEWS
             },
             "training": self.training,
+            "scores": self.scores,
         }
 
     @classmethod
@@ -187,39 +208,34 @@ class ThreeWaySegmenter:
         folder = Path(folder)
         description = _read_description(folder)
         try:
-            offsets_mm = tuple(float(offset) for offset in description["offsets_mm"])
+            offsets_mm = {
+                view: tuple(float(offset) for offset in description["offsets_mm"][view]) for view in VIEWS
+            }
             grid_size, width = int(description["grid_size"]), int(description["width"])
-            threshold = float(description["threshold"])
             files = {view: description["views"][view] for view in VIEWS}
             StandardGrid(grid_size)
             networks = {
-                view: _read_network(folder / f"{view}.pt", files[view]["sha256"], len(offsets_mm), width)
+                view: _read_network(
+                    folder / f"{view}.pt", files[view]["sha256"], len(offsets_mm[view]), width
+                )
                 for view in VIEWS
             }
             window = description["input_window"]
             if window is not None:
                 window = Window(float(window["level_hu"]), float(window["width_hu"]), REFERENCE_WINDOW.source)
-            training = dict(description["training"])
-            return cls(networks, grid_size, offsets_mm, threshold, window, training)
+            return cls(
+                networks,
+                grid_size,
+                offsets_mm,
+                Aggregation.from_json(description["aggregation"]),
+                str(description["target"]),
+                window,
+                dict(description["training"]),
+                dict(description["scores"]),
+            )
         except (KeyError, TypeError, ValueError, UsageError) as error:
             where = folder / MODEL_FILE
             raise DataError(f"the model's description is damaged ({error!r})", where=where) from error
-
-
-def check_threshold(threshold: float) -> None:
-    """Refuse a threshold on the sum of three probabilities that is not within 0 to 3.
-
-    Raises
-    ------
-    UsageError
-        The threshold is outside 0..3 or not a number.
-    """
-    if not 0.0 <= threshold <= 3.0:
-        raise UsageError(
-            "the threshold on the sum of three probabilities is out of range",
-            got=threshold,
-            expected="0 to 3",
-        )
 
 
 def new_network(view: str, width: int, seed: int, in_channels: int = len(OFFSETS_MM)) -> UNet:
@@ -273,15 +289,8 @@ def _read_description(folder: Path) -> dict[str, Any]:
             where=path,
             got=description.get("schema_version"),
             expected=SCHEMA_VERSION,
+            remedy="train it again with `lungcast train`",
         )
-    for key, known in (("target", TARGET), ("aggregation", AGGREGATION)):
-        if description.get(key) != known:
-            raise DataError(
-                f"this version cannot use the model's {key}",
-                where=path,
-                got=description.get(key),
-                expected=known,
-            )
     return description
 
 

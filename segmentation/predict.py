@@ -6,33 +6,28 @@ The volume crosses to the device once; all else happens there, over slices and c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from segmentation.aggregation import Aggregation
 from segmentation.device import choose_device, choose_precision
-from segmentation.model import ThreeWaySegmenter, check_threshold
-from segmentation.quantification import quantify
+from segmentation.model import ThreeWaySegmenter
 from segmentation.signal import input_air, input_signal
 from segmentation.unet import MULTIPLE, channels_last, fused_copy, pad_to_multiple
 from segmentation.views import VIEWS, as_planes, normal_axis, plane_axes, stacks
-from standard_space.embedding import embed
-from standard_space.errors import DataError, NoLungsError, UsageError
-from standard_space.files import write_json
-from standard_space.image import read_image, read_mask, write_volume
+from standard_space.errors import UsageError
 from standard_space.progress import Progress, silent
-from standard_space.restore import restore_mask, restore_volume
 from standard_space.scan import Scan
-from standard_space.window import CONSOLIDATION_HU, Window
 
 CROP_MARGIN = 64
 """Voxels kept around the lungs in the plane; fewer would change probabilities inside them."""
 
 _PIXELS_PER_BATCH = {"cpu": 8 * 128 * 128, "cuda": 32 * 512 * 512}
+
+Box = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True)
@@ -42,36 +37,22 @@ class Prediction:
     Attributes
     ----------
     probability : float32 (z, y, x)
-        Mean of the three views' probabilities, 0 to 1; zero outside the lungs.
+        The three views' probabilities combined by the model's rule, 0 to 1; zero outside the region.
     mask : bool (z, y, x)
-        Sum of the three probabilities above the threshold, inside the lungs.
+        Combined probability above the rule's cut, inside the region.
     unmasked : float32 (z, y, x)
-        The probability before the lungs were cut out (zero where no slice was computed); it is what returns
+        The probability before the region was cut out (zero where no slice was computed); it is what returns
         to the native grid, so that interpolation does not erode lesions at the pleura.
-    threshold : float
-        On the sum, 0 to 3.
+    aggregation : Aggregation
+        The rule and threshold that made the mask.
+
+    The region is the lungs for a model of the infection, and the whole grid for a model of the lungs.
     """
 
     probability: NDArray[np.float32]
     mask: NDArray[np.bool_]
     unmasked: NDArray[np.float32]
-    threshold: float
-
-
-@dataclass(frozen=True)
-class NativePrediction:
-    """A prediction on the grid of the image the scan came from.
-
-    Attributes
-    ----------
-    probability : float32 (z, y, x)
-        0 to 1; zero outside the lungs.
-    mask, lungs : bool (z, y, x)
-    """
-
-    probability: NDArray[np.float32]
-    mask: NDArray[np.bool_]
-    lungs: NDArray[np.bool_]
+    aggregation: Aggregation
 
 
 class Predictor:
@@ -113,14 +94,40 @@ class Predictor:
         }
 
     @torch.inference_mode()
-    def view_probabilities(self, scan: Scan, view: str, *, volume: Tensor | None = None) -> Tensor:
-        """Return one view's probabilities, float32 (z, y, x) on the device, not cut to the lungs.
+    def views(self, scan: Scan, *, progress: Progress = silent) -> tuple[Tensor, Box]:
+        """Return the three views' probabilities in the box around the region, and the box.
 
-        Slices and crops that do not meet the lungs are zero.
+        Parameters
+        ----------
+        scan : Scan
+            On the model's grid.
+        progress : Progress
+            Called with (view, done, total) after each view.
+
+        Returns
+        -------
+        views : float32 Tensor (3, z, y, x)
+            On the device, in the order of ``VIEWS``, 0 to 1, not cut to the region.
+        box : tuple of slice
+            Where it lies in the standard grid: the region and one voxel around it; empty without a region.
+
+        Raises
+        ------
+        DataError
+            The scan lies on another grid than the model's.
         """
-        total = torch.zeros(scan.grid.shape, dtype=torch.float32, device=self.device)
-        self._add_view(total, self._volume(scan) if volume is None else volume, scan, view)
-        return total
+        self.model.check_scan_grid(scan)
+        box = _box(region_of(scan, self.model.target))
+        shape = [side.stop - side.start for side in box]
+        found = torch.zeros((len(VIEWS), *shape), dtype=torch.float32, device=self.device)
+        if 0 in shape:
+            return found, box
+        volume = self._volume(scan)
+        air = input_air(scan, self.model.input_window)
+        for done, view in enumerate(VIEWS):
+            self._fill_view(found[done], volume, box, view, scan.grid.spacing_mm, air)
+            progress(view, done + 1, len(VIEWS))
+        return found, box
 
     @torch.inference_mode()
     def predict(
@@ -133,7 +140,7 @@ class Predictor:
         scan : Scan
             On the model's grid.
         threshold : float, optional
-            On the sum of the three probabilities, 0 to 3; the model's own when absent.
+            On the scale of the model's rule, see `Aggregation`; the model's own when absent.
         progress : Progress
             Called with (view, done, total) after each view.
 
@@ -144,55 +151,66 @@ class Predictor:
         UsageError
             The threshold is out of range.
         """
-        threshold = self.model.threshold if threshold is None else threshold
-        check_threshold(threshold)
-        self.model.check_scan_grid(scan)
-        total = torch.zeros(scan.grid.shape, dtype=torch.float32, device=self.device)
-        volume = self._volume(scan)
-        for done, view in enumerate(VIEWS, 1):
-            self._add_view(total, volume, scan, view)
-            progress(view, done, len(VIEWS))
-        lungs = torch.from_numpy(scan.lungs).to(self.device)
-        mask = (total > threshold) & lungs
-        total /= len(VIEWS)
-        unmasked = total.cpu().numpy()
-        probability = total.mul_(lungs) if self.device.type == "cuda" else total * lungs
-        return Prediction(probability.cpu().numpy(), mask.cpu().numpy(), unmasked, threshold)
+        aggregation = self.model.aggregation.at(threshold)
+        found, box = self.views(scan, progress=progress)
+        region = torch.from_numpy(np.ascontiguousarray(region_of(scan, self.model.target)[box]))
+        region = region.to(self.device)
+        combined = aggregation.combine(found)
+        mask = (combined > aggregation.cut) & region
+        probability, unmasked = (np.zeros(scan.grid.shape, np.float32) for _ in range(2))
+        whole = np.zeros(scan.grid.shape, np.bool_)
+        probability[box] = (combined * region).cpu().numpy()
+        unmasked[box] = combined.cpu().numpy()
+        whole[box] = mask.cpu().numpy()
+        return Prediction(probability, whole, unmasked, aggregation)
 
     def _volume(self, scan: Scan) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(input_signal(scan, self.model.input_window))).to(
             self.device, self.dtype
         )
 
-    def _add_view(self, total: Tensor, volume: Tensor, scan: Scan, view: str) -> None:
-        """Add one view's probabilities to a (z, y, x) volume."""
-        if not scan.lungs.any():
-            return
-        planes = as_planes(total, view)
-        air = input_air(scan, self.model.input_window)
-        extents = [_extent(scan.lungs, axis) for axis in range(3)]
-        first, last = extents[normal_axis(view)]
-        # One slice more at either end, for the way back to a finer native grid.
-        first, last = max(first - 1, 0), min(last + 1, planes.shape[0])
-        rows, columns = (_crop(extents[axis], scan.grid.size) for axis in plane_axes(view))
-        height, width = rows.stop - rows.start, columns.stop - columns.start
-        step = self.batch or max(1, _PIXELS_PER_BATCH[self.device.type] // (height * width))
+    def _fill_view(
+        self,
+        found: Tensor,
+        volume: Tensor,
+        box: Box,
+        view: str,
+        spacing_mm: tuple[float, float, float],
+        air: float,
+    ) -> None:
+        """Write one view's probabilities into a (z, y, x) box."""
+        planes = as_planes(found, view)
+        first = box[normal_axis(view)].start
+        row_axis, column_axis = plane_axes(view)
+        rows, columns = (_crop(box[axis], volume.shape[axis]) for axis in (row_axis, column_axis))
+        top, left = box[row_axis].start - rows.start, box[column_axis].start - columns.start
+        height, width = planes.shape[1:]
+        step = self.batch or max(
+            1,
+            _PIXELS_PER_BATCH[self.device.type]
+            // ((rows.stop - rows.start) * (columns.stop - columns.start)),
+        )
         network = self._networks[view]
-        for start in range(first, last, step):
-            stop = min(start + step, last)
+        for start in range(0, planes.shape[0], step):
+            stop = min(start + step, planes.shape[0])
             stack = stacks(
                 volume,
                 view,
-                range(start, stop),
-                scan.grid.spacing_mm,
+                range(first + start, first + stop),
+                spacing_mm,
                 air,
-                offsets_mm=self.model.offsets_mm,
+                offsets_mm=self.model.offsets_mm[view],
                 rows=rows,
                 columns=columns,
             )
             padded = pad_to_multiple(stack, air).contiguous(memory_format=torch.channels_last)
-            logits = network(padded)[:, 0, :height, :width]
-            planes[start:stop, rows, columns] += torch.sigmoid(logits.float())
+            logits = network(padded)[:, 0, top : top + height, left : left + width]
+            planes[start:stop] = torch.sigmoid(logits.float())
+
+
+def region_of(scan: Scan, target: str) -> NDArray[np.bool_]:
+    """Where a target can be: the lungs for the infection, everywhere for the lungs; bool (z, y, x)."""
+    return scan.lungs if target == "infection" else np.ones(scan.grid.shape, np.bool_)
 
 
 def predict_scan(
@@ -218,133 +236,20 @@ def predict_scan(
     return predictor.predict(scan, threshold=threshold, progress=progress)
 
 
-def to_native(
-    prediction: Prediction, scan: Scan, *, lungs: NDArray[np.bool_] | None = None
-) -> NativePrediction:
-    """Bring a prediction back to the grid of the scan's image.
-
-    Probability and lungs return separately and are multiplied there, and the mask is made there from the
-    probability, so that the border of the lungs is not eroded by interpolation.
-
-    Parameters
-    ----------
-    lungs : bool native (z, y, x), optional
-        The lungs on the native grid; else ``scan.native_lungs``, else the standard grid's lungs brought back.
-    """
-    if lungs is None:
-        lungs = scan.native_lungs
-    if lungs is None:
-        lungs = restore_mask(scan.lungs, scan.placement)
-    probability = restore_volume(prediction.unmasked, scan.placement, fill=0.0)
-    probability = np.clip(probability, 0.0, 1.0) * lungs
-    mask = (probability > prediction.threshold / len(VIEWS)) & lungs
-    return NativePrediction(probability.astype(np.float32, copy=False), mask, lungs)
+def _box(region: NDArray[np.bool_]) -> Box:
+    """Return the region's bounding box and one voxel more at either end, for the way back to a finer grid."""
+    sides = []
+    for axis, size in enumerate(region.shape):
+        met = np.flatnonzero(region.any(axis=tuple(other for other in range(3) if other != axis)))
+        sides.append(slice(max(int(met[0]) - 1, 0), min(int(met[-1]) + 2, size)) if met.size else slice(0, 0))
+    return sides[0], sides[1], sides[2]
 
 
-def segment_image(
-    model: ThreeWaySegmenter | Predictor,
-    path: str | Path,
-    out_dir: str | Path,
-    *,
-    lungs: str | Path | NDArray[np.bool_] | None = None,
-    window: Window | None = None,
-    threshold: float | None = None,
-    consolidation_hu: float = CONSOLIDATION_HU,
-    probability: bool = True,
-    device: str | torch.device = "auto",
-    batch: int | None = None,
-    progress: Progress = silent,
-) -> dict[str, Any]:
-    """Segment an image file or a DICOM folder and write the results on the image's own grid.
-
-    Writes ``<stem>_infection.nii.gz`` (uint8), ``<stem>_probability.nii.gz`` (float32) and
-    ``quantification.json`` into `out_dir`.
-
-    Parameters
-    ----------
-    lungs : path or bool native (z, y, x), optional
-        The user's lung mask on the image's grid; found in the image when absent.
-    window : Window, optional
-        Overrides the image's own, and is the one an 8-bit image was made with.
-    threshold : float, optional
-        On the sum of the three probabilities; the model's own when absent.
-    consolidation_hu : float
-        Clinical cut between GGO and consolidation, HU.
-    probability : bool
-        Write the probability as well.
-
-    Returns
-    -------
-    dict
-        What ``quantification.json`` holds.
-
-    Raises
-    ------
-    DataError
-        The image or mask cannot be read, or no lungs are found.
-    """
-    predictor = model if isinstance(model, Predictor) else Predictor(model, device=device, batch=batch)
-    image = read_image(path, level_width_hu=(window.level_hu, window.width_hu) if window else None)
-    if isinstance(lungs, str | Path):
-        lungs = read_mask(lungs, image.geometry)
-    stem = image_stem(path)
-    try:
-        scan = embed(image, predictor.model.grid, scan=stem, lungs=lungs, window=window)
-    except NoLungsError as error:
-        raise NoLungsError("no lungs were found", where=path, remedy="give a lung mask (--lungs)") from error
-    prediction = predictor.predict(scan, threshold=threshold, progress=progress)
-    native = to_native(prediction, scan, lungs=lungs)
-    report = {
-        "image_sha256": image.image_sha256,
-        "model_id": predictor.model.model_id,
-        "threshold_on_sum": prediction.threshold,
-        "grid_size": predictor.model.grid_size,
-        "window": {
-            "level_hu": scan.window.level_hu,
-            "width_hu": scan.window.width_hu,
-            "source": scan.window.source,
-        },
-        "notes": list(scan.provenance["notes"]),
-        **quantify(
-            native.mask,
-            native.lungs,
-            image.array,
-            image.geometry.voxel_volume_ml,
-            consolidation_hu=consolidation_hu,
-        ),
-    }
-    out_dir = Path(out_dir)
-    try:
-        write_volume(out_dir / f"{stem}_infection.nii.gz", native.mask.astype(np.uint8), image.geometry)
-        if probability:
-            write_volume(out_dir / f"{stem}_probability.nii.gz", native.probability, image.geometry)
-        write_json(out_dir / "quantification.json", report)
-    except OSError as error:
-        raise DataError("the results cannot be written", where=out_dir, got=error.strerror) from error
-    return report
-
-
-def image_stem(path: str | Path) -> str:
-    """Return an image's file name without its image suffixes; a DICOM folder's own name."""
-    path = Path(path).resolve()
-    if path.is_dir():
-        return path.name
-    name = path.name
-    return name[: -len(".nii.gz")] if name.lower().endswith(".nii.gz") else path.stem
-
-
-def _extent(lungs: NDArray[np.bool_], axis: int) -> tuple[int, int]:
-    """Return first and one past the last index along an axis where the lungs are."""
-    others = tuple(other for other in range(3) if other != axis)
-    met = np.flatnonzero(lungs.any(axis=others))
-    return int(met[0]), int(met[-1]) + 1
-
-
-def _crop(extent: tuple[int, int], size: int) -> slice:
-    """Return the extent with its margin, begun and ended at multiples of 16.
+def _crop(side: slice, size: int) -> slice:
+    """Return a side with its margin, begun and ended at multiples of 16.
 
     Pooling then falls on the same voxels as in the whole slice, and probabilities stay the same.
     """
-    start = max(extent[0] - CROP_MARGIN, 0) // MULTIPLE * MULTIPLE
-    stop = -(-min(extent[1] + CROP_MARGIN, size) // MULTIPLE) * MULTIPLE
+    start = max(side.start - CROP_MARGIN, 0) // MULTIPLE * MULTIPLE
+    stop = -(-min(side.stop + CROP_MARGIN, size) // MULTIPLE) * MULTIPLE
     return slice(start, min(stop, size))

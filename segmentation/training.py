@@ -14,14 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from segmentation.aggregation import DEFAULT_THRESHOLD, Aggregation, check_threshold
 from segmentation.device import choose_device
-from segmentation.model import (
-    DEFAULT_THRESHOLD,
-    ThreeWaySegmenter,
-    check_threshold,
-    new_network,
-    seed_for,
-)
+from segmentation.model import ThreeWaySegmenter, new_network, seed_for
 from segmentation.sampling import ScanPool, TrainingItem, draw_example
 from segmentation.signal import REFERENCE_WINDOW
 from segmentation.unet import MULTIPLE, UNet, channels_last
@@ -215,7 +210,11 @@ def train(
         "patients": pools.patients(),
     }
     return ThreeWaySegmenter(
-        networks, grid_size, OFFSETS_MM, options.threshold, options.input_window, training
+        networks,
+        grid_size,
+        aggregation=Aggregation(threshold=options.threshold),
+        input_window=options.input_window,
+        training=training,
     )
 
 

@@ -10,7 +10,6 @@ import torch
 
 from segmentation.model import ThreeWaySegmenter
 from segmentation.predict import Predictor
-from segmentation.views import VIEWS
 from standard_space.errors import DataError
 from standard_space.scan import Scan
 
@@ -43,7 +42,7 @@ def tune_threshold(
 ) -> TunedThreshold:
     """Find the threshold with the best median Dice on validation scans, on the standard grid.
 
-    The model is not changed; set ``model.threshold`` to keep the result. Scans without infected voxels are
+    The model is not changed; set ``model.aggregation`` to keep the result. Scans without infected voxels are
     skipped. Among equals the threshold nearest to 2 wins, the paper's.
 
     Raises
@@ -56,7 +55,7 @@ def tune_threshold(
     for scan in validation:
         if scan.infection is None or not scan.infection.any():
             continue
-        total = predictor.predict(scan).probability[scan.lungs] * len(VIEWS)
+        total = predictor.predict(scan).probability[scan.lungs] * 3.0
         truth = scan.infection[scan.lungs]
         true = int(np.count_nonzero(scan.infection))
         row = []

@@ -10,7 +10,8 @@ import pytest
 from segmentation.evaluate import describe, evaluate, format_scores, score_cohort, score_scan
 from segmentation.metrics import dice
 from segmentation.model import ThreeWaySegmenter, patient_sha256
-from segmentation.predict import predict_scan, to_native
+from segmentation.native import to_native
+from segmentation.predict import predict_scan
 from segmentation.quantification import quantify
 from segmentation.threshold_baseline import tune_threshold_baseline
 from segmentation.tuning import tune_threshold
@@ -61,7 +62,7 @@ def test_training_scans_stand_apart_with_the_reason(cohort: Cohort) -> None:
     model = model_that_knows(patient="A", image="B-1-2")
     scores = evaluate(model, cohort, device="cpu", threshold=1.0)
     assert json.loads(json.dumps(scores)) == scores
-    assert (scores["space"], scores["threshold_on_sum"]) == ("native", 1.0)
+    assert (scores["space"], scores["aggregation"]["threshold"]) == ("native", 1.0)
     rows = {row["patient"]: row for row in scores["scans"]}
     assert rows["A"]["reason"] == "the patient was in the model's training set"
     assert rows["B"]["reason"] == "the image was in the model's training set"
@@ -198,6 +199,6 @@ def test_tuning_finds_the_threshold_of_the_best_dice() -> None:
         assert dice(mask, scan.infection) <= found.median_dice + 1e-6
     mask = predict_scan(model, scan, device="cpu", threshold=found.threshold).mask
     assert dice(mask, scan.infection) == pytest.approx(found.median_dice, abs=1e-3)
-    assert model.threshold == 2.0
+    assert model.aggregation.threshold == 2.0
     with pytest.raises(DataError, match="no validation scan"):
         tune_threshold(model, [toy_scan(annotated=False)], device="cpu")

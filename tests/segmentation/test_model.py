@@ -16,7 +16,7 @@ from .toys import toy_scan
 
 def small_model() -> ThreeWaySegmenter:
     model = ThreeWaySegmenter.untrained(32, width=2, seed=5)
-    model.threshold = 1.85
+    model.aggregation = model.aggregation.at(1.85)
     model.training = {
         "seed": 5,
         "patients": [{"patient_sha256": patient_sha256("P1"), "image_sha256": ["abc"]}],
@@ -28,7 +28,8 @@ def test_save_and_load_keep_everything(tmp_path: Path) -> None:
     model = small_model()
     model.save(tmp_path / "model")
     loaded = ThreeWaySegmenter.load(tmp_path / "model")
-    assert (loaded.grid_size, loaded.offsets_mm, loaded.threshold) == (32, (-5, -2, 0, 2, 5), 1.85)
+    assert (loaded.grid_size, loaded.target, loaded.aggregation.threshold) == (32, "infection", 1.85)
+    assert loaded.offsets_mm == dict.fromkeys(VIEWS, (-5, -2, 0, 2, 5))
     assert (loaded.input_window, loaded.input_window is None) == (model.input_window, False)
     model.input_window = None
     model.save(tmp_path / "own")

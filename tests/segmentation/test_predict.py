@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from segmentation.model import ThreeWaySegmenter
-from segmentation.predict import Prediction, Predictor, image_stem, predict_scan, segment_image, to_native
+from segmentation.native import to_native
+from segmentation.predict import Prediction, Predictor, predict_scan
+from segmentation.segment_image import image_stem, segment_image
 from segmentation.views import VIEWS, as_planes, stacks
 from standard_space.errors import DataError, NoLungsError, UsageError
 from standard_space.geometry import Geometry
@@ -127,7 +129,7 @@ def test_a_prediction_does_not_depend_on_the_scan_s_window() -> None:
 
 def test_the_model_s_own_threshold_counts() -> None:
     model = constant_model(xy=0.9, yz=0.9, xz=0.19)
-    model.threshold = 1.9
+    model.aggregation = model.aggregation.at(1.9)
     assert predict_scan(model, toy_scan(), device="cpu").mask.any()
 
 
@@ -149,7 +151,7 @@ def test_native_mask_follows_the_threshold_of_the_prediction() -> None:
     scan = toy_scan()
     unmasked = np.full(scan.grid.shape, 0.5, np.float32)
     for threshold, expected in ((1.4, True), (1.6, False)):
-        prediction = Prediction(unmasked * scan.lungs, scan.lungs, unmasked, threshold)
+        prediction = Prediction(unmasked * scan.lungs, scan.lungs, unmasked, Aggregation(threshold=threshold))
         assert to_native(prediction, scan).mask.any() == expected
 
 
