@@ -17,6 +17,7 @@ from cli.dynamics import fit, simulate
 from cli.evaluate import evaluate
 from cli.export import export
 from cli.forecast import forecast
+from cli.import_checkpoint import import_checkpoint
 from cli.segment import segment
 from cli.train import train
 from standard_space.version import lungcast_version
@@ -63,6 +64,7 @@ for command in (
     train,
     segment,
     evaluate,
+    import_checkpoint,
 ):
     main.add_command(command)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from standard_space.errors import UsageError
+from standard_space.errors import DataError, UsageError
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -47,6 +49,50 @@ def choose_precision(device: torch.device, precision: str = "auto") -> torch.dty
         return torch.bfloat16 if precision == "bfloat16" else torch.float32
     fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()
     return torch.bfloat16 if fast else torch.float32
+
+
+_CPU_PIXELS_AT_ONCE = 8 * 128 * 128
+"""What a pass computes should stay in the processor's caches: larger batches are slower per slice."""
+
+_GPU_SLICES_AT_ONCE = 64
+_BYTES_PER_PIXEL_AND_CHANNEL = 24
+"""Of activations alive at once in a U-Net, per pixel of the image and channel of its first level, generously."""
+
+
+def slices_at_once(device: torch.device, pixels: int, width: int) -> int:
+    """Return how many slices of so many pixels a prediction should compute in one pass.
+
+    Half the free memory of a GPU at most; on a CPU, what the caches hold.
+    """
+    if device.type != "cuda":
+        return max(1, _CPU_PIXELS_AT_ONCE // pixels)
+    free, _ = torch.cuda.mem_get_info(device)
+    # What PyTorch has reserved and does not use is free for it as well.
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    fitting = int(free // 2 // (pixels * width * _BYTES_PER_PIXEL_AND_CHANNEL))
+    return max(1, min(fitting, _GPU_SLICES_AT_ONCE))
+
+
+@contextmanager
+def out_of_memory(device: torch.device) -> Iterator[None]:
+    """Answer a lack of memory for a prediction with a sentence.
+
+    Raises
+    ------
+    DataError
+    """
+    remedy = (
+        "close what else runs there, or use --device cpu" if device.type == "cuda" else "free some memory"
+    )
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise DataError("the memory does not suffice", where=str(device), remedy=remedy) from error
+    except RuntimeError as error:
+        # What PyTorch says on a CPU has no class of its own.
+        if "can't allocate memory" not in str(error):
+            raise
+        raise DataError("the memory does not suffice", where=str(device), remedy=remedy) from error
 
 
 def _cpu_has_bfloat16() -> bool:

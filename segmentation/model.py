@@ -52,7 +52,8 @@ class ThreeWaySegmenter:
         The networks see (HU - level) / width at this window; None is the scan's own window [paper III-B].
     training : dict
         Provenance: arguments, seed, steps and losses per view, and under ``patients`` the hashes of the
-        training patients, ``[{"patient_sha256": str, "image_sha256": [str, ...]}, ...]``. JSON-serialisable.
+        training patients, ``[{"patient_sha256": str, "image_sha256": [str, ...]}, ...]``, and likewise under
+        ``validation_patients``. JSON-serialisable.
     scores : dict
         What was measured on validation scans, empty when nothing was. JSON-serialisable.
 
@@ -74,7 +75,7 @@ class ThreeWaySegmenter:
     def __post_init__(self) -> None:
         for held in (self.networks, self.offsets_mm):
             if set(held) != set(VIEWS):
-                raise UsageError("a segmenter needs a network and offsets for every view", got=sorted(held))
+                raise UsageError("a segmenter needs one network per view, and its offsets", got=sorted(held))
         if len({network.width for network in self.networks.values()}) != 1:
             raise UsageError("the three networks differ in width")
         for view, network in self.networks.items():
@@ -134,19 +135,26 @@ class ThreeWaySegmenter:
                 remedy="embed the scan on the model's grid",
             )
 
+    @property
+    def knows_its_patients(self) -> bool:
+        """Whether the model keeps the hashes of the patients it was trained on; an imported one does not."""
+        return "patients" in self.training
+
     def trained_on(self, patient_sha256: str, image_sha256: str | None) -> str | None:
-        """Say why a scan counts as training data, or None when it does not.
+        """Say why a scan is not held out, or None when it is.
 
         Returns
         -------
         str or None
-            "patient" or "image": what the model's list of training patients holds.
+            "patient" or "image": what the model's list of training patients holds; "validation patient" or
+            "validation image": its list of patients that training was stopped or a threshold tuned by.
         """
-        for known in self.training.get("patients", []):
-            if known["patient_sha256"] == patient_sha256:
-                return "patient"
-            if image_sha256 is not None and image_sha256 in known["image_sha256"]:
-                return "image"
+        for key, kind in (("patients", ""), ("validation_patients", "validation ")):
+            for known in self.training.get(key, []):
+                if known["patient_sha256"] == patient_sha256:
+                    return f"{kind}patient"
+                if image_sha256 is not None and image_sha256 in known["image_sha256"]:
+                    return f"{kind}image"
         return None
 
     def save(self, folder: str | Path) -> None:

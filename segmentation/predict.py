@@ -5,6 +5,8 @@ The volume crosses to the device once; all else happens there, over slices and c
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,21 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segmentation.aggregation import Aggregation
-from segmentation.device import choose_device, choose_precision
+from segmentation.device import choose_device, choose_precision, out_of_memory, slices_at_once
+from segmentation.fast_unet import FastUNet
 from segmentation.model import ThreeWaySegmenter
+from segmentation.runs import Box, Projections, Run, Triple, plan_runs
 from segmentation.signal import input_air, input_signal
-from segmentation.unet import MULTIPLE, channels_last, fused_copy, pad_to_multiple
+from segmentation.unet import pad_to_multiple
 from segmentation.views import VIEWS, as_planes, normal_axis, plane_axes, stacks
 from standard_space.errors import UsageError
 from standard_space.progress import Progress, silent
 from standard_space.scan import Scan
-
-CROP_MARGIN = 64
-"""Voxels kept around the lungs in the plane; fewer would change probabilities inside them."""
-
-_PIXELS_PER_BATCH = {"cpu": 8 * 128 * 128, "cuda": 32 * 512 * 512}
-
-Box = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True)
@@ -64,9 +61,13 @@ class Predictor:
     device : str or torch.device
         "auto" takes a GPU when there is one.
     batch : int, optional
-        Slices per pass; chosen by the size of the crop when absent.
+        Slices per pass; chosen by the size of the crop and the free memory when absent. A GPU that runs out of
+        memory is given half as many, down to one.
     precision : str
         "auto", "float32" or "bfloat16"; see `choose_precision`.
+    compiled : bool
+        Compile the networks by `torch.compile` (needs a C++ compiler on a CPU): the first scan takes a minute or
+        two longer, the others are faster.
 
     Raises
     ------
@@ -81,52 +82,64 @@ class Predictor:
         device: str | torch.device = "auto",
         batch: int | None = None,
         precision: str = "auto",
+        compiled: bool = False,
     ) -> None:
         if batch is not None and batch < 1:
             raise UsageError("a batch needs at least one slice", got=batch)
         self.model = model
         self.batch = batch
+        self.compiled = compiled
         self.device = choose_device(device)
         self.dtype = choose_precision(self.device, precision)
-        self._networks = {
-            view: channels_last(fused_copy(network).to(self.device, self.dtype))
-            for view, network in model.networks.items()
+        self._networks: dict[str, Callable[[Tensor], Tensor]] = {
+            view: FastUNet(network, self.device, self.dtype) for view, network in model.networks.items()
         }
+        if compiled:
+            self._networks = {view: torch.compile(network) for view, network in self._networks.items()}
 
     @torch.inference_mode()
     def views(self, scan: Scan, *, progress: Progress = silent) -> tuple[Tensor, Box]:
-        """Return the three views' probabilities in the box around the region, and the box.
+        """Return the three views' probabilities in a box around the region, and the box.
 
         Parameters
         ----------
         scan : Scan
             On the model's grid.
         progress : Progress
-            Called with (view, done, total) after each view.
+            Called with (view, done, total) as the slices are done.
 
         Returns
         -------
         views : float32 Tensor (3, z, y, x)
-            On the device, in the order of ``VIEWS``, 0 to 1, not cut to the region.
+            On the device, in the order of ``VIEWS``, 0 to 1, not cut to the region; 0 where nothing was computed.
         box : tuple of slice
-            Where it lies in the standard grid: the region and one voxel around it; empty without a region.
+            Where it lies in the standard grid: the region and what the way back to the native grid looks at around
+            it; empty without a region.
 
         Raises
         ------
         DataError
-            The scan lies on another grid than the model's.
+            The scan lies on another grid than the model's, or the memory does not suffice for one slice.
         """
         self.model.check_scan_grid(scan)
-        box = _box(region_of(scan, self.model.target))
+        where = Projections.of(region_of(scan, self.model.target))
+        reach = _reach(scan)
+        box = where.bounding_box(reach)
         shape = [side.stop - side.start for side in box]
-        found = torch.zeros((len(VIEWS), *shape), dtype=torch.float32, device=self.device)
-        if 0 in shape:
-            return found, box
-        volume = self._volume(scan)
-        air = input_air(scan, self.model.input_window)
-        for done, view in enumerate(VIEWS):
-            self._fill_view(found[done], volume, box, view, scan.grid.spacing_mm, air)
-            progress(view, done + 1, len(VIEWS))
+        with out_of_memory(self.device):
+            found = torch.zeros((len(VIEWS), *shape), dtype=torch.float32, device=self.device)
+            volume = torch.from_numpy(np.ascontiguousarray(input_signal(scan, self.model.input_window)))
+            volume = volume.to(self.device)
+            plans = {view: plan_runs(where, view, reach, **self._run_length(scan)) for view in VIEWS}
+            air = input_air(scan, self.model.input_window)
+            total = sum(run.stop - run.start for runs in plans.values() for run in runs)
+            done = 0
+            for place, view in enumerate(VIEWS):
+                spacing_mm = scan.grid.spacing_mm[normal_axis(view)]
+                for run in plans[view]:
+                    self._fill(found[place], box, volume, view, run, spacing_mm, air)
+                    done += run.stop - run.start
+                    progress(f"view {view}", done, total)
         return found, box
 
     @torch.inference_mode()
@@ -142,12 +155,12 @@ class Predictor:
         threshold : float, optional
             On the scale of the model's rule, see `Aggregation`; the model's own when absent.
         progress : Progress
-            Called with (view, done, total) after each view.
+            Called with (view, done, total) as the slices are done.
 
         Raises
         ------
         DataError
-            The scan lies on another grid than the model's.
+            The scan lies on another grid than the model's, or the memory does not suffice for one slice.
         UsageError
             The threshold is out of range.
         """
@@ -156,61 +169,95 @@ class Predictor:
         region = torch.from_numpy(np.ascontiguousarray(region_of(scan, self.model.target)[box]))
         region = region.to(self.device)
         combined = aggregation.combine(found)
+        del found
         mask = (combined > aggregation.cut) & region
         probability, unmasked = (np.zeros(scan.grid.shape, np.float32) for _ in range(2))
         whole = np.zeros(scan.grid.shape, np.bool_)
-        probability[box] = (combined * region).cpu().numpy()
         unmasked[box] = combined.cpu().numpy()
+        probability[box] = (combined * region).cpu().numpy()
         whole[box] = mask.cpu().numpy()
         return Prediction(probability, whole, unmasked, aggregation)
 
-    def _volume(self, scan: Scan) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(input_signal(scan, self.model.input_window))).to(
-            self.device, self.dtype
-        )
+    def _run_length(self, scan: Scan) -> dict[str, int]:
+        # Compiled networks are made for one shape of image, so each view gets one crop; and a pass of a GPU is a
+        # run at most.
+        if self.compiled:
+            return {"slices_per_run": scan.grid.size}
+        return {} if self.device.type == "cpu" else {"slices_per_run": 64}
 
-    def _fill_view(
-        self,
-        found: Tensor,
-        volume: Tensor,
-        box: Box,
-        view: str,
-        spacing_mm: tuple[float, float, float],
-        air: float,
+    def _fill(
+        self, found: Tensor, box: Box, volume: Tensor, view: str, run: Run, spacing_mm: float, air: float
     ) -> None:
-        """Write one view's probabilities into a (z, y, x) box."""
-        planes = as_planes(found, view)
-        first = box[normal_axis(view)].start
-        row_axis, column_axis = plane_axes(view)
-        rows, columns = (_crop(box[axis], volume.shape[axis]) for axis in (row_axis, column_axis))
-        top, left = box[row_axis].start - rows.start, box[column_axis].start - columns.start
-        height, width = planes.shape[1:]
-        step = self.batch or max(
-            1,
-            _PIXELS_PER_BATCH[self.device.type]
-            // ((rows.stop - rows.start) * (columns.stop - columns.start)),
-        )
-        network = self._networks[view]
-        for start in range(0, planes.shape[0], step):
-            stop = min(start + step, planes.shape[0])
+        """Write the probabilities of a run of slices into a (z, y, x) box."""
+        offsets_mm = self.model.offsets_mm[view]
+        # A copy of the slices that the run needs, in the order of the plane: strided reads of single slices would
+        # fetch a cache line for each pixel.
+        furthest = math.ceil(max(map(abs, offsets_mm)) / spacing_mm) + 1
+        planes = as_planes(volume, view)
+        first = max(run.start - furthest, 0)
+        slab = planes[first : run.stop + furthest, run.rows, run.columns].contiguous()
+        height, width = slab.shape[1:]
+        kept = _moved(run.kept_rows, run.rows.start), _moved(run.kept_columns, run.columns.start)
+        axes = as_planes(found, view)
+        offset = [side.start for side in as_sides(box, view)]
+        target = axes[
+            run.start - offset[0] : run.stop - offset[0],
+            _moved(run.kept_rows, offset[1]),
+            _moved(run.kept_columns, offset[2]),
+        ]
+        start = run.start
+        while start < run.stop:
+            step = self.batch or slices_at_once(self.device, height * width, self.model.width)
+            stop = min(start + step, run.stop)
             stack = stacks(
-                volume,
-                view,
-                range(first + start, first + stop),
-                spacing_mm,
+                slab,
+                "xy",
+                range(start - first, stop - first),
+                (spacing_mm, 1.0, 1.0),
                 air,
-                offsets_mm=self.model.offsets_mm[view],
-                rows=rows,
-                columns=columns,
+                offsets_mm=offsets_mm,
             )
-            padded = pad_to_multiple(stack, air).contiguous(memory_format=torch.channels_last)
-            logits = network(padded)[:, 0, top : top + height, left : left + width]
-            planes[start:stop] = torch.sigmoid(logits.float())
+            stack = pad_to_multiple(stack, air).to(self.dtype, memory_format=torch.channels_last)
+            logits = self._forward(view, stack)[:, 0, *kept]
+            target[start - run.start : stop - run.start] = torch.sigmoid(logits.float())
+            start = stop
+
+    def _forward(self, view: str, stack: Tensor) -> Tensor:
+        """Logits of a stack; where a GPU's memory does not suffice, of half as many slices at once."""
+        try:
+            return self._networks[view](stack)
+        except torch.OutOfMemoryError:
+            if stack.shape[0] == 1:
+                raise
+        torch.cuda.empty_cache()
+        self.batch = stack.shape[0] // 2
+        return torch.cat([self._forward(view, part) for part in stack.split(self.batch)])
 
 
 def region_of(scan: Scan, target: str) -> NDArray[np.bool_]:
     """Where a target can be: the lungs for the infection, everywhere for the lungs; bool (z, y, x)."""
     return scan.lungs if target == "infection" else np.ones(scan.grid.shape, np.bool_)
+
+
+def as_sides(box: Box, view: str) -> tuple[slice, slice, slice]:
+    """A box's sides in the order of a view's planes: slices, rows, columns."""
+    rows, columns = plane_axes(view)
+    return box[normal_axis(view)], box[rows], box[columns]
+
+
+def _reach(scan: Scan) -> Triple:
+    """How far from the lungs the way back to the native grid looks, standard voxels (z, y, x).
+
+    A native voxel of the lungs lies up to half its own side from a standard one, and the interpolation looks a
+    voxel further, or one native voxel where those are larger.
+    """
+    _, step = scan.placement.from_standard(scan.grid)
+    z, y, x = (math.ceil(max(side, 1.0) + side / 2) for side in step)
+    return z, y, x
+
+
+def _moved(side: slice, by: int) -> slice:
+    return slice(side.start - by, side.stop - by)
 
 
 def predict_scan(
@@ -234,22 +281,3 @@ def predict_scan(
     """
     predictor = Predictor(model, device=device, batch=batch, precision=precision)
     return predictor.predict(scan, threshold=threshold, progress=progress)
-
-
-def _box(region: NDArray[np.bool_]) -> Box:
-    """Return the region's bounding box and one voxel more at either end, for the way back to a finer grid."""
-    sides = []
-    for axis, size in enumerate(region.shape):
-        met = np.flatnonzero(region.any(axis=tuple(other for other in range(3) if other != axis)))
-        sides.append(slice(max(int(met[0]) - 1, 0), min(int(met[-1]) + 2, size)) if met.size else slice(0, 0))
-    return sides[0], sides[1], sides[2]
-
-
-def _crop(side: slice, size: int) -> slice:
-    """Return a side with its margin, begun and ended at multiples of 16.
-
-    Pooling then falls on the same voxels as in the whole slice, and probabilities stay the same.
-    """
-    start = max(side.start - CROP_MARGIN, 0) // MULTIPLE * MULTIPLE
-    stop = -(-min(side.stop + CROP_MARGIN, size) // MULTIPLE) * MULTIPLE
-    return slice(start, min(stop, size))

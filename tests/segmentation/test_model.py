@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from segmentation.model import ThreeWaySegmenter, patient_sha256
+from segmentation.unet import UNet
 from segmentation.views import VIEWS
 from standard_space.errors import DataError, UsageError
 
@@ -110,10 +111,14 @@ def pickle_code(folder: Path) -> None:
         (lambda folder: (folder / "model.json").write_text("{"), "not JSON"),
         (lambda folder: (folder / "model.json").write_text('{"a": 1}'), "not a lungcast model"),
         (edit_json(schema_version=99), "schema version"),
-        (edit_json(target="lungs"), "target"),
+        (edit_json(target="heart"), "unknown target"),
         (edit_json(width=4), "another network"),
         (edit_json(width="wide"), "damaged"),
-        (edit_json(threshold=7.0), "damaged"),
+        (edit_json(aggregation={"rule": "sum>t", "threshold": 7.0}), "out of range"),
+        (edit_json(aggregation={"rule": "vote", "threshold": 1.0}), "unknown aggregation rule"),
+        (edit_json(aggregation=None), "damaged"),
+        (edit_json(scores=None), "damaged"),
+        (edit_json(offsets_mm={"xy": [0.0]}), "damaged"),
         (edit_json(grid_size=3), "damaged"),
         (edit_json(training=None), "damaged"),
         (remove_key, "damaged"),
@@ -152,6 +157,15 @@ def test_training_scans_are_known_by_patient_and_by_image() -> None:
     assert model.trained_on(patient_sha256("P1"), None) == "patient"
     assert model.trained_on(patient_sha256("P2"), "abc") == "image"
     assert model.trained_on(patient_sha256("P2"), "def") is None
+    model.training["validation_patients"] = [
+        {"patient_sha256": patient_sha256("P3"), "image_sha256": ["ghi"]},
+        {"patient_sha256": patient_sha256("P1"), "image_sha256": []},
+    ]
+    assert model.trained_on(patient_sha256("P3"), None) == "validation patient"
+    assert model.trained_on(patient_sha256("P4"), "ghi") == "validation image"
+    assert model.trained_on(patient_sha256("P1"), None) == "patient"
+    assert model.knows_its_patients
+    assert not ThreeWaySegmenter.untrained(32, width=2).knows_its_patients
 
 
 def test_grids_and_thresholds_must_fit() -> None:
@@ -159,6 +173,12 @@ def test_grids_and_thresholds_must_fit() -> None:
     with pytest.raises(DataError, match=r"scan grid 16.*model grid 32"):
         model.check_scan_grid(toy_scan(size=16))
     with pytest.raises(UsageError, match="out of range"):
-        ThreeWaySegmenter(model.networks, 32, threshold=float("nan"))
+        model.aggregation.at(float("nan"))
+    with pytest.raises(UsageError, match="another number of slices"):
+        ThreeWaySegmenter(model.networks, 32, {**model.offsets_mm, "yz": (-1.0, 0.0, 1.0)})
+    with pytest.raises(UsageError, match="differ in width"):
+        ThreeWaySegmenter({**model.networks, "xy": UNet(5, 6)}, 32)
+    with pytest.raises(UsageError, match="unknown target"):
+        ThreeWaySegmenter(model.networks, 32, target="heart")
     with pytest.raises(UsageError, match="one network per view"):
         ThreeWaySegmenter({"xy": model.networks["xy"]}, 32)

@@ -23,14 +23,14 @@ def randomise(network: UNet) -> UNet:
     return network.eval()
 
 
-def conv(x: Array, weight: Array, bias: Array) -> Array:
+def conv(x: Array, weight: Array) -> Array:
     """3x3 convolution with zero padding, one output pixel at a time."""
     _, height, width = x.shape
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1)))
     out = np.empty((weight.shape[0], height, width))
     for i in range(height):
         for j in range(width):
-            out[:, i, j] = np.tensordot(weight, padded[:, i : i + 3, j : j + 3], 3) + bias
+            out[:, i, j] = np.tensordot(weight, padded[:, i : i + 3, j : j + 3], 3)
     return out
 
 
@@ -39,7 +39,7 @@ def twin(w: dict[str, Array], x: Array) -> Array:
 
     def double(prefix: str, x: Array) -> Array:
         for k in "12":
-            x = conv(x, w[f"{prefix}.conv{k}.weight"], w[f"{prefix}.conv{k}.bias"])
+            x = conv(x, w[f"{prefix}.conv{k}.weight"])
             mean, var = w[f"{prefix}.norm{k}.running_mean"], w[f"{prefix}.norm{k}.running_var"]
             scale, shift = w[f"{prefix}.norm{k}.weight"], w[f"{prefix}.norm{k}.bias"]
             x = (x - mean[:, None, None]) / np.sqrt(var + 1e-5)[:, None, None]
@@ -60,7 +60,7 @@ def twin(w: dict[str, Array], x: Array) -> Array:
 
 
 def test_reference_width_has_the_published_number_of_parameters() -> None:
-    assert sum(parameter.numel() for parameter in UNet().parameters()) == 1_944_337
+    assert sum(parameter.numel() for parameter in UNet().parameters()) == 1_942_865
 
 
 def test_forward_equals_the_numpy_twin() -> None:
@@ -98,3 +98,43 @@ def test_other_sizes_and_widths_are_refused() -> None:
         UNet(5, 2)(torch.zeros(1, 5, 20, 16))
     with pytest.raises(UsageError, match="at least one channel"):
         UNet(5, 0)
+
+
+@pytest.mark.interop
+def test_forward_equals_monai_s_basic_unet_on_copied_weights() -> None:
+    from monai.networks.nets import BasicUNet
+
+    width = 4
+    ours = randomise(UNet(5, width))
+    theirs = BasicUNet(
+        spatial_dims=2,
+        in_channels=5,
+        out_channels=1,
+        features=(width, 2 * width, 4 * width, 8 * width, 16 * width, width),
+        act="relu",
+        norm="batch",
+        bias=False,
+        upsample="deconv",
+    ).eval()
+    state = {name: torch.zeros_like(value) for name, value in theirs.state_dict().items()}
+    blocks = {"conv_0": ours.down[0]}
+    blocks |= {f"down_{k}.convs": ours.down[k] for k in range(1, 5)}
+    blocks |= {f"upcat_{4 - k}.convs": ours.merge[k] for k in range(4)}
+    for prefix, block in blocks.items():
+        for k in "01":
+            for source, target in (("conv", f"conv_{k}.conv"), ("norm", f"conv_{k}.adn.N")):
+                for name, value in getattr(block, f"{source}{int(k) + 1}").state_dict().items():
+                    into = state[f"{prefix}.{target}.{name}"]
+                    # MONAI does not halve the channels of the last upsampling: what is more there stays zero.
+                    into[tuple(slice(0, size) for size in value.shape)] = value
+    for k in range(4):
+        for name, value in ours.up[k].state_dict().items():
+            into = state[f"upcat_{4 - k}.upsample.deconv.{name}"]
+            into[tuple(slice(0, size) for size in value.shape)] = value
+    for name, value in ours.head.state_dict().items():
+        state[f"final_conv.{name}"] = value
+    theirs.load_state_dict(state)
+    x = torch.randn((2, 5, 48, 32), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected, found = theirs(x), ours(x)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
