@@ -35,15 +35,15 @@ from standard_space.image import write_volume  # noqa: E402
 from standard_space.scanfile import read_scan  # noqa: E402
 
 
-def write_ct(folder: Path) -> Path:
-    """A phantom CT of 512 x 512 x 300 with its infection mask, and a manifest of it."""
+def write_ct(folder: Path, slices: int = 300) -> Path:
+    """A phantom CT of 512 x 512 x 300 (or so many slices) with its infection mask, and a manifest of it."""
     patient = make_patient(7, 0)
     covered = patient.shape.apex_z + patient.protocol.below_mm + patient.protocol.above_mm
     protocol = replace(
         patient.protocol,
         field_of_view_mm=(358.4, 358.4),
         matrix_share=(1.0, 1.0),
-        slice_mm_at_512=(covered + acquisition_of(patient, 1).start_mm) / 300.0,
+        slice_mm_at_512=(covered + acquisition_of(patient, 1).start_mm) / slices,
         orientation="LPS",
     )
     patient = replace(patient, protocol=protocol)

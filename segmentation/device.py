@@ -35,8 +35,8 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
 def choose_precision(device: torch.device, precision: str = "auto") -> torch.dtype:
     """Return the number type of the networks' arithmetic for prediction.
 
-    "auto" takes bfloat16 where it is faster: on a GPU that has it, and on a processor with AMX or
-    AVX512-BF16. Anywhere else it is several times slower than float32, so float32 is taken.
+    "auto" takes bfloat16 where it is faster: on a GPU that has it, and on a processor with AMX. With AVX512-BF16
+    alone it is slower than float32 for these networks (docs/segmentation.md), and elsewhere several times slower.
 
     Raises
     ------
@@ -47,8 +47,15 @@ def choose_precision(device: torch.device, precision: str = "auto") -> torch.dty
         raise UsageError("unknown precision", got=precision, expected=", ".join(PRECISIONS))
     if precision != "auto":
         return torch.bfloat16 if precision == "bfloat16" else torch.float32
-    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()
+    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has("amx_bf16")
     return torch.bfloat16 if fast else torch.float32
+
+
+def cpu_has(feature: str) -> bool:
+    """Whether the processor has a feature of its instruction set, for example "amx_bf16" or "avx512_bw"."""
+    # Public only in recent versions of torch; without it the safe answer is no.
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get(feature))
 
 
 _CPU_PIXELS_AT_ONCE = 8 * 128 * 128
@@ -93,9 +100,3 @@ def out_of_memory(device: torch.device) -> Iterator[None]:
         if "can't allocate memory" not in str(error):
             raise
         raise DataError("the memory does not suffice", where=str(device), remedy=remedy) from error
-
-
-def _cpu_has_bfloat16() -> bool:
-    # Public only in recent versions of torch; without it the safe answer is no.
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))

@@ -19,9 +19,9 @@ from segmentation.device import choose_device, choose_precision, out_of_memory, 
 from segmentation.fast_unet import FastUNet
 from segmentation.model import ThreeWaySegmenter
 from segmentation.runs import Box, Projections, Run, Triple, plan_runs
-from segmentation.signal import input_air, input_signal
+from segmentation.signal import input_scale
 from segmentation.unet import pad_to_multiple
-from segmentation.views import VIEWS, as_planes, normal_axis, plane_axes, stacks
+from segmentation.views import VIEWS, as_planes, normal_axis, plane_axes, slab_of, stacks_of_slab
 from standard_space.errors import UsageError
 from standard_space.progress import Progress, silent
 from standard_space.scan import Scan
@@ -69,6 +69,11 @@ class Predictor:
         Compile the networks by `torch.compile` (needs a C++ compiler on a CPU): the first scan takes a minute or
         two longer, the others are faster.
 
+    Attributes
+    ----------
+    largest_batch : int
+        Slices of the largest pass so far.
+
     Raises
     ------
     UsageError
@@ -89,6 +94,7 @@ class Predictor:
         self.model = model
         self.batch = batch
         self.compiled = compiled
+        self.largest_batch = 0
         self.device = choose_device(device)
         self.dtype = choose_precision(self.device, precision)
         self._networks: dict[str, Callable[[Tensor], Tensor]] = {
@@ -128,16 +134,13 @@ class Predictor:
         shape = [side.stop - side.start for side in box]
         with out_of_memory(self.device):
             found = torch.zeros((len(VIEWS), *shape), dtype=torch.float32, device=self.device)
-            volume = torch.from_numpy(np.ascontiguousarray(input_signal(scan, self.model.input_window)))
-            volume = volume.to(self.device)
+            volume = torch.from_numpy(np.ascontiguousarray(scan.signal)).to(self.device)
             plans = {view: plan_runs(where, view, reach, **self._run_length(scan)) for view in VIEWS}
-            air = input_air(scan, self.model.input_window)
             total = sum(run.stop - run.start for runs in plans.values() for run in runs)
             done = 0
             for place, view in enumerate(VIEWS):
-                spacing_mm = scan.grid.spacing_mm[normal_axis(view)]
                 for run in plans[view]:
-                    self._fill(found[place], box, volume, view, run, spacing_mm, air)
+                    self._fill(found[place], box, volume, view, run, scan)
                     done += run.stop - run.start
                     progress(f"view {view}", done, total)
         return found, box
@@ -185,17 +188,17 @@ class Predictor:
             return {"slices_per_run": scan.grid.size}
         return {} if self.device.type == "cpu" else {"slices_per_run": 64}
 
-    def _fill(
-        self, found: Tensor, box: Box, volume: Tensor, view: str, run: Run, spacing_mm: float, air: float
-    ) -> None:
+    def _fill(self, found: Tensor, box: Box, volume: Tensor, view: str, run: Run, scan: Scan) -> None:
         """Write the probabilities of a run of slices into a (z, y, x) box."""
+        spacing_mm = scan.grid.spacing_mm[normal_axis(view)]
         offsets_mm = self.model.offsets_mm[view]
         # A copy of the slices that the run needs, in the order of the plane: strided reads of single slices would
         # fetch a cache line for each pixel.
         furthest = math.ceil(max(map(abs, offsets_mm)) / spacing_mm) + 1
-        planes = as_planes(volume, view)
-        first = max(run.start - furthest, 0)
-        slab = planes[first : run.stop + furthest, run.rows, run.columns].contiguous()
+        planes = as_planes(volume, view)[:, run.rows, run.columns]
+        slab = slab_of(planes, run.start, run.stop, furthest, scan.air_signal)
+        scale, shift = input_scale(scan, self.model.input_window)
+        slab.mul_(scale).add_(shift)
         height, width = slab.shape[1:]
         kept = _moved(run.kept_rows, run.rows.start), _moved(run.kept_columns, run.columns.start)
         axes = as_planes(found, view)
@@ -209,16 +212,19 @@ class Predictor:
         while start < run.stop:
             step = self.batch or slices_at_once(self.device, height * width, self.model.width)
             stop = min(start + step, run.stop)
-            stack = stacks(
+            stack = stacks_of_slab(
                 slab,
-                "xy",
-                range(start - first, stop - first),
-                (spacing_mm, 1.0, 1.0),
-                air,
+                start - run.start + furthest,
+                stop - run.start + furthest,
+                spacing_mm,
                 offsets_mm=offsets_mm,
+                dtype=self.dtype,
             )
-            stack = pad_to_multiple(stack, air).to(self.dtype, memory_format=torch.channels_last)
+            stack = pad_to_multiple(stack, scan.air_signal * scale + shift).contiguous(
+                memory_format=torch.channels_last
+            )
             logits = self._forward(view, stack)[:, 0, *kept]
+            self.largest_batch = max(self.largest_batch, stop - start)
             target[start - run.start : stop - run.start] = torch.sigmoid(logits.float())
             start = stop
 

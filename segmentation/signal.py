@@ -26,17 +26,20 @@ def input_signal(scan: Scan, window: Window | None) -> NDArray[np.float32]:
     float32 (z, y, x)
         (HU - level) / width of that window.
     """
-    if window is None or _same(scan.window, window):
+    scale, shift = input_scale(scan, window)
+    if scale == 1.0 and shift == 0.0:
         return scan.signal
-    scale = scan.window.width_hu / window.width_hu
-    shift = (scan.window.level_hu - window.level_hu) / window.width_hu
     return scan.signal * np.float32(scale) + np.float32(shift)
+
+
+def input_scale(scan: Scan, window: Window | None) -> tuple[float, float]:
+    """Return (scale, shift): signal as the networks see it = signal x scale + shift. See `input_signal`."""
+    own = scan.window
+    if window is None or (own.level_hu, own.width_hu) == (window.level_hu, window.width_hu):
+        return 1.0, 0.0
+    return own.width_hu / window.width_hu, (own.level_hu - window.level_hu) / window.width_hu
 
 
 def input_air(scan: Scan, window: Window | None) -> float:
     """Return the signal of air as the networks see it."""
     return scan.air_signal if window is None else window.air_signal
-
-
-def _same(a: Window, b: Window) -> bool:
-    return a.level_hu == b.level_hu and a.width_hu == b.width_hu

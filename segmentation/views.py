@@ -127,6 +127,76 @@ def stacks(
     return out
 
 
+def slab_of(planes: Tensor, start: int, stop: int, furthest: int, air: float) -> Tensor:
+    """Copy neighbouring slices and those that their stacks need; air where the volume ends.
+
+    Parameters
+    ----------
+    planes : Tensor (slices, H, W)
+        See `as_planes`.
+    start, stop : int
+        The central slices.
+    furthest : int
+        Slices kept at either side of them.
+    air : float
+        Signal of air.
+
+    Returns
+    -------
+    Tensor (stop - start + 2 * furthest, H, W)
+        Contiguous; slice `start` of the volume is slice `furthest` of it.
+    """
+    first, last = max(start - furthest, 0), min(stop + furthest, planes.shape[0])
+    slab = planes.new_empty((stop - start + 2 * furthest, *planes.shape[1:]))
+    before = first - (start - furthest)
+    slab[:before] = air
+    slab[before : before + last - first] = planes[first:last]
+    slab[before + last - first :] = air
+    return slab
+
+
+def stacks_of_slab(
+    slab: Tensor,
+    start: int,
+    stop: int,
+    spacing_mm: float,
+    *,
+    offsets_mm: Sequence[float] = OFFSETS_MM,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Stack the slices around neighbouring central ones; the same stacks as those of `stacks`, without gathering.
+
+    Parameters
+    ----------
+    slab : Tensor (slices, H, W)
+        With at least ceil(largest offset / spacing) slices beyond `start` and `stop`; see `slab_of`.
+    start, stop : int
+        The central slices, in the slab.
+    spacing_mm : float
+        Along the slab.
+    offsets_mm : sequence of float
+        Distances of the slices from the central one, in mm.
+    dtype : torch.dtype
+        Of the result; interpolation is done in that of the slab.
+
+    Returns
+    -------
+    Tensor (stop - start, len(offsets_mm), H, W)
+        Channels-last.
+    """
+    shape = (stop - start, len(offsets_mm), *slab.shape[1:])
+    out = torch.empty(shape, dtype=dtype, device=slab.device, memory_format=torch.channels_last)
+    for channel, offset_mm in enumerate(offsets_mm):
+        shift = offset_mm / spacing_mm
+        lower = math.floor(shift)
+        weight = shift - lower
+        slices = slab[start + lower : stop + lower]
+        if weight > 0.0:
+            slices = torch.lerp(slices, slab[start + lower + 1 : stop + lower + 1], weight)
+        out[:, channel] = slices
+    return out
+
+
 def _planes_or_air(planes: Tensor, indices: Tensor, air: float) -> Tensor:
     """Return copies of the planes at the indices; those outside the volume are filled with air."""
     count = planes.shape[0]

@@ -18,7 +18,7 @@ def test_the_same_function_as_the_trained_network(
     in_one_pass: bool, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not in_one_pass:
-        monkeypatch.setattr(fast_unet, "_has_fused_convolution", lambda: False)
+        monkeypatch.setattr(fast_unet, "_has_fused_convolution", lambda dtype: False)
     network = randomise(UNet(5, 4))
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -35,7 +35,7 @@ def test_both_ways_agree_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     x = x.contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         fused = FastUNet(network, CPU, torch.bfloat16)(x)
-        monkeypatch.setattr(fast_unet, "_has_fused_convolution", lambda: False)
+        monkeypatch.setattr(fast_unet, "_has_fused_convolution", lambda dtype: False)
         plain = FastUNet(network, CPU, torch.bfloat16)(x)
     torch.testing.assert_close(fused.float(), plain.float(), rtol=0, atol=0.02)
     assert fused.dtype == torch.bfloat16

@@ -7,7 +7,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from segmentation.views import OFFSETS_MM, VIEWS, as_planes, normal_axis, plane_axes, stacks
+from segmentation.views import (
+    OFFSETS_MM,
+    VIEWS,
+    as_planes,
+    normal_axis,
+    plane_axes,
+    slab_of,
+    stacks,
+    stacks_of_slab,
+)
 from standard_space.errors import UsageError
 from standard_space.grid import StandardGrid
 
@@ -102,3 +111,19 @@ def test_bad_requests_are_refused() -> None:
         stacks(volume, "xy", [-1], (1, 1, 1), AIR)
     with pytest.raises(UsageError, match="3-D"):
         stacks(volume[0], "xy", [0], (1, 1, 1), AIR)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize(("start", "stop"), [(0, 3), (5, 9), (13, 16)])
+def test_stacks_of_a_slab_are_the_gathered_ones(view: str, start: int, stop: int) -> None:
+    volume = torch.from_numpy(np.random.default_rng(1).normal(size=(16, 16, 16)).astype(np.float32))
+    spacing_mm, offsets_mm, air = (2.5, 1.7, 0.9), (-5.0, -2.0, 0.0, 2.0, 5.0), -0.25
+    along = spacing_mm[normal_axis(view)]
+    furthest = int(np.ceil(5.0 / along)) + 1
+    slab = slab_of(as_planes(volume, view)[:, 2:14, 1:9], start, stop, furthest, air)
+    found = stacks_of_slab(slab, furthest, furthest + stop - start, along, offsets_mm=offsets_mm)
+    expected = stacks(
+        volume, view, range(start, stop), spacing_mm, air, rows=slice(2, 14), columns=slice(1, 9)
+    )
+    assert torch.equal(found, expected)
+    assert found.is_contiguous(memory_format=torch.channels_last)
