@@ -1,8 +1,8 @@
-"""The authors' released way to predict, written anew with the same architecture: the peer of benchmarks/segment.py.
+"""The authors' released way to predict, written anew with the same architecture: benchmarks/segment.py's peer.
 
 float32, channels first, batch norm apart, two slices at a time over all 512 of each direction; every stack is put
-together by NumPy and sent off by itself, and three float64 volumes are summed on the CPU. What the release does wrong is
-left out, in its favour where that costs time: each direction has its own network, and nothing is dilated afterwards.
+together by NumPy and sent off by itself, and three float64 volumes are summed on the CPU. What the release does
+wrong is left out: each direction has its own network, and nothing is dilated afterwards.
 """
 
 from __future__ import annotations

@@ -169,15 +169,14 @@ class Predictor:
         """
         aggregation = self.model.aggregation.at(threshold)
         found, box = self.views(scan, progress=progress)
-        region = torch.from_numpy(np.ascontiguousarray(region_of(scan, self.model.target)[box]))
-        region = region.to(self.device)
+        inside = region_of(scan, self.model.target)[box]
         combined = aggregation.combine(found)
         del found
-        mask = (combined > aggregation.cut) & region
+        mask = (combined > aggregation.cut) & torch.from_numpy(np.ascontiguousarray(inside)).to(self.device)
         probability, unmasked = (np.zeros(scan.grid.shape, np.float32) for _ in range(2))
         whole = np.zeros(scan.grid.shape, np.bool_)
         unmasked[box] = combined.cpu().numpy()
-        probability[box] = (combined * region).cpu().numpy()
+        np.multiply(unmasked[box], inside, out=probability[box])
         whole[box] = mask.cpu().numpy()
         return Prediction(probability, whole, unmasked, aggregation)
 

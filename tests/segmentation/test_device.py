@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from segmentation import device
+from segmentation.device import choose_precision, out_of_memory, slices_at_once
+from standard_space.errors import DataError
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [
+        ({"amx_bf16": True, "avx512_bf16": True}, torch.bfloat16),
+        ({"avx512_bf16": True, "avx512_bw": True}, torch.float32),
+        ({"avx2": True}, torch.float32),
+        ({}, torch.float32),
+    ],
+)
+def test_reduced_precision_only_where_it_is_faster(
+    features: dict[str, bool], expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features, raising=False)
+    assert choose_precision(CPU) == expected
+    assert choose_precision(CPU, "float32") == torch.float32
+    assert choose_precision(CPU, "bfloat16") == torch.bfloat16
+
+
+def test_an_old_torch_that_does_not_tell_gets_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert choose_precision(CPU) == torch.float32
+
+
+def test_a_pass_fits_the_caches_or_half_the_gpu_s_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert slices_at_once(CPU, 304 * 384, 16) == 1
+    assert slices_at_once(CPU, 64 * 64, 16) == 32
+    free = {"bytes": 0}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda where: (free["bytes"], 80 * 2**30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda where: 3 * 2**30)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda where: 2 * 2**30)
+    found = []
+    for gigabytes in (0, 2, 70):
+        free["bytes"] = gigabytes * 2**30
+        found.append(slices_at_once(GPU, 512 * 512, 16))
+    assert found[0] >= 1
+    assert found[0] < found[1] < found[2] == device._GPU_SLICES_AT_ONCE
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+    ],
+)
+def test_a_lack_of_memory_is_told_in_a_sentence(error: Exception) -> None:
+    with pytest.raises(DataError, match="memory does not suffice"), out_of_memory(CPU):
+        raise error
+    with pytest.raises(RuntimeError, match="shape"), out_of_memory(CPU):
+        raise RuntimeError("shape mismatch")
