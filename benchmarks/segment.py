@@ -5,8 +5,8 @@
 A phantom CT of 512 x 512 x 512 voxels (or `--image`) is embedded, a model of the reference width is trained on it
 for a moment (so that its answers are sharp and depend on what it sees), and then: `lungcast segment` of the file;
 the image in memory to its mask, lungs found anew, in both precisions; the released recipe with the same networks,
-all 1536 slices (or N of each direction, scaled); precision, margins and instruction sets; training throughput. With
-a GPU, its part too. `--docs` puts the tables into docs/segmentation.md.
+all 1536 slices (or N of each direction, scaled); precision, margins and instruction sets; training throughput. A
+GPU's part where there is one. `--docs` puts the tables into docs/segmentation.md.
 """
 
 from __future__ import annotations

@@ -9,11 +9,16 @@ from click.testing import CliRunner
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks import released_recipe
 from cli.main import main
 from segmentation.model import ThreeWaySegmenter
+from segmentation.predict import Predictor
 from segmentation.released import VIEW_OF_FILE, import_released
-from segmentation.views import stacks
+from segmentation.views import VIEWS, normal_axis, stacks
 from standard_space.errors import DataError, UsageError
+
+from .test_unet import randomise
+from .toys import toy_scan
 
 WIDTH = 2
 
@@ -127,6 +132,31 @@ def test_the_reference_width_is_the_released_one(tmp_path: Path) -> None:
     ours = sum(parameter.numel() for parameter in model.networks["xy"].parameters())
     # Two outputs with softmax are one with a logistic function: 16 weights and a bias less.
     assert (model.width, learned - ours) == (16, 17)
+
+
+def test_the_benchmark_s_peer_gives_the_same_mask() -> None:
+    model, scan = ThreeWaySegmenter.untrained(32, width=2, seed=4), toy_scan(seed=1)
+    for network in model.networks.values():
+        randomise(network)
+    steps = np.array(released_recipe.OFFSETS)
+    model.offsets_mm = {view: tuple(steps * scan.grid.spacing_mm[normal_axis(view)]) for view in VIEWS}
+    views, box = Predictor(model, device="cpu", precision="float32").views(scan)
+    # The lungs lie five slices from every border, so that zeros and air beyond it are never seen.
+    total = views.sum(dim=0).numpy()
+    threshold = float(np.median(total[scan.lungs[box]]))
+    found = released_recipe.predict(
+        dict(model.networks),
+        scan.signal,
+        scan.lungs,
+        threshold,
+        torch.device("cpu"),
+        lambda done, total: None,
+    )
+    clear = np.abs(total - threshold) > 1e-3
+    expected = (total > threshold) & scan.lungs[box]
+    assert 0 < expected.sum() < scan.lungs.sum()
+    assert np.array_equal(found[box][clear], expected[clear])
+    assert clear[scan.lungs[box]].mean() > 0.9
 
 
 def damaged(weights: dict[str, Tensor], change: str) -> object:
