@@ -11,6 +11,7 @@ import click
 from cli.audit import audit
 from cli.augment import augment, merge, replay
 from cli.console import LungcastGroup
+from cli.crossvalidate import crossvalidate
 from cli.data import check, embed, info, phantom, restore
 from cli.demo import demo
 from cli.dynamics import fit, simulate
@@ -18,8 +19,9 @@ from cli.evaluate import evaluate
 from cli.export import export
 from cli.forecast import forecast
 from cli.import_checkpoint import import_checkpoint
-from cli.segment import segment
+from cli.segment import segment, threshold
 from cli.train import train
+from cli.tune import tune
 from standard_space.version import lungcast_version
 
 
@@ -41,8 +43,9 @@ def main() -> None:
       lungcast audit AUG                        what is implausible, and what gives it away
       lungcast export AUG OUT --format nnunet   files for nnU-Net, MONAI and others
       lungcast train COHORT MODEL --augmented AUG
-      lungcast segment MODEL IMAGE OUT
+      lungcast segment MODEL IMAGE OUT          a scan, a DICOM folder or a folder of scans
       lungcast evaluate MODEL COHORT --json scores.json
+      lungcast crossvalidate COHORT OUT         every scan scored by a model that never saw its patient
     """
 
 
@@ -63,7 +66,10 @@ for command in (
     export,
     train,
     segment,
+    threshold,
+    tune,
     evaluate,
+    crossvalidate,
     import_checkpoint,
 ):
     main.add_command(command)

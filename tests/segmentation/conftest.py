@@ -5,6 +5,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from segmentation import result_files
+from simulator.figures import new_figure
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
@@ -16,3 +19,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty pictures: drawing takes longer than all else at a test's size."""
+    monkeypatch.setattr(result_files, "overlay_figure", lambda *_, **__: new_figure(1, 1)[0])

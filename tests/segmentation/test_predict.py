@@ -1,22 +1,19 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from segmentation.aggregation import LEARNED_RULES, RULES, Aggregation
 from segmentation.model import ThreeWaySegmenter
 from segmentation.native import to_native
-from segmentation.predict import Prediction, Predictor, predict_scan
-from segmentation.segment_image import image_stem, segment_image
+from segmentation.predict import Predictor, predict_scan
 from segmentation.views import VIEWS, as_planes, stacks
-from standard_space.errors import DataError, NoLungsError, UsageError
-from standard_space.geometry import Geometry
-from standard_space.image import read_image, write_volume
-from standard_space.restore import restore_mask
+from standard_space.errors import DataError, UsageError
+from standard_space.geometry import Geometry, Placement
 from standard_space.scan import Scan
 from standard_space.window import Window
 
@@ -61,9 +58,9 @@ def lively(size: int = 32) -> ThreeWaySegmenter:
 def test_each_view_uses_its_own_network(precision: str, within: float) -> None:
     model = constant_model(xy=0.9, yz=0.6, xz=0.2)
     predictor, scan = Predictor(model, device="cpu", precision=precision), toy_scan()
-    for view, expected in (("xy", 0.9), ("yz", 0.6), ("xz", 0.2)):
-        found = predictor.view_probabilities(scan, view).numpy()[scan.lungs]
-        np.testing.assert_allclose(found, expected, atol=within)
+    views, box = predictor.views(scan)
+    for found, expected in zip(views.numpy(), (0.9, 0.6, 0.2), strict=True):
+        np.testing.assert_allclose(found[scan.lungs[box]], expected, atol=within)
 
 
 def test_swapping_two_networks_changes_the_result() -> None:
@@ -79,10 +76,11 @@ def test_swapping_two_networks_changes_the_result() -> None:
 def test_prediction_equals_three_networks_over_whole_slices(batch: int | None) -> None:
     model, scan = lively(), toy_scan(seed=1)
     total = twin(model, scan)
-    found = predict_scan(model, scan, device="cpu", batch=batch, threshold=1.5, precision="float32")
+    middle = float(np.median(total[scan.lungs]))
+    found = predict_scan(model, scan, device="cpu", batch=batch, threshold=middle, precision="float32")
     np.testing.assert_allclose(found.probability, total / 3 * scan.lungs, atol=1e-5)
-    clear = np.abs(total - 1.5) > 1e-4
-    assert np.array_equal(found.mask[clear], ((total > 1.5) & scan.lungs)[clear])
+    clear = np.abs(total - middle) > 1e-4
+    assert np.array_equal(found.mask[clear], ((total > middle) & scan.lungs)[clear])
     assert 0 < found.mask.sum() < scan.lungs.sum()
 
 
@@ -133,28 +131,6 @@ def test_the_model_s_own_threshold_counts() -> None:
     assert predict_scan(model, toy_scan(), device="cpu").mask.any()
 
 
-def test_lungs_are_not_eroded_on_the_way_back() -> None:
-    scan = toy_scan()
-    prediction = predict_scan(constant_model(xy=0.9, yz=0.9, xz=0.9), scan, device="cpu")
-    native = to_native(prediction, scan)
-    lungs = restore_mask(scan.lungs, scan.placement)
-    assert np.array_equal(native.lungs, lungs)
-    assert np.array_equal(native.mask, lungs)
-    masked_first = replace(prediction, unmasked=prediction.probability)
-    assert to_native(masked_first, scan).mask.sum() < native.mask.sum()
-    own = np.zeros_like(lungs)
-    own[4:6] = lungs[4:6]
-    assert np.array_equal(to_native(prediction, scan, lungs=own).mask, own)
-
-
-def test_native_mask_follows_the_threshold_of_the_prediction() -> None:
-    scan = toy_scan()
-    unmasked = np.full(scan.grid.shape, 0.5, np.float32)
-    for threshold, expected in ((1.4, True), (1.6, False)):
-        prediction = Prediction(unmasked * scan.lungs, scan.lungs, unmasked, Aggregation(threshold=threshold))
-        assert to_native(prediction, scan).mask.any() == expected
-
-
 def test_what_cannot_be_predicted_is_refused() -> None:
     model = ThreeWaySegmenter.untrained(32, width=2)
     with pytest.raises(DataError, match=r"scan grid 16.*model grid 32"):
@@ -169,67 +145,91 @@ def test_what_cannot_be_predicted_is_refused() -> None:
         predict_scan(model, toy_scan(), device="abacus")
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_decides_voxel_by_voxel(rule: str) -> None:
+    weights = (0.5, 0.3, 0.2) if rule in LEARNED_RULES else None
+    model, scan = lively(), toy_scan(seed=1)
+    model.aggregation = Aggregation(rule, 0.5, weights, -0.1 if rule in ("logistic", "svm") else 0.0)
+    predictor = Predictor(model, device="cpu", precision="float32")
+    views, box = predictor.views(scan)
+    combined = model.aggregation.combine(views)
+    model.aggregation = model.aggregation.at(
+        3 * float(combined.median()) if rule == "sum>t" else float(combined.median())
+    )
+    found = predictor.predict(scan)
+    expected = (combined > model.aggregation.cut).numpy() & scan.lungs[box]
+    assert 0 < expected.sum() < scan.lungs.sum()
+    assert np.array_equal(found.mask[box], expected)
+    assert found.mask.sum() == expected.sum()
+    np.testing.assert_array_equal(found.unmasked[box], combined.numpy())
+
+
+def test_a_model_of_the_lungs_looks_everywhere() -> None:
+    model = constant_model(xy=0.9, yz=0.9, xz=0.9)
+    model.target = "lungs"
+    scan = replace(toy_scan(), lungs=np.zeros((32, 32, 32), np.bool_))
+    assert predict_scan(model, scan, device="cpu").mask.all()
+
+
+def test_a_thick_sliced_native_grid_is_filled_to_the_lungs_ends() -> None:
+    # Interpolation to slices of 5 standard voxels looks 5 voxels beyond the lungs' last one.
+    scan = toy_scan()
+    z, y, x = scan.grid.spacing_mm
+    native = Geometry((32, 32, 7), (x, y, 5 * z), (0.0, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    scan = replace(scan, placement=Placement(native, native, (0.0, 0.0, 0.0)), native_infection=None)
+    prediction = predict_scan(constant_model(xy=0.9, yz=0.9, xz=0.9), scan, device="cpu")
+    back = to_native(prediction, scan)
+    assert back.lungs.any()
+    np.testing.assert_allclose(back.probability[back.lungs], 0.9, atol=5e-3)
+
+
+def test_offsets_of_the_model_are_the_slices_it_sees() -> None:
+    model, scan = lively(), toy_scan(seed=1)
+    before = predict_scan(model, scan, device="cpu", precision="float32").probability
+    model.offsets_mm = {**model.offsets_mm, "yz": (-12.0, -6.0, 0.0, 6.0, 12.0)}
+    views, box = Predictor(model, device="cpu", precision="float32").views(scan)
+    volume = torch.from_numpy(scan.signal)
+    k = (box[2].start + box[2].stop) // 2
+    with torch.no_grad():
+        stack = stacks(
+            volume, "yz", [k], scan.grid.spacing_mm, scan.air_signal, offsets_mm=model.offsets_mm["yz"]
+        )
+        expected = torch.sigmoid(model.networks["yz"].eval()(stack)[0, 0])
+    inside = scan.lungs[:, :, k][box[0], box[1]]
+    found = as_planes(views[1], "yz")[k - box[2].start]
+    torch.testing.assert_close(found[inside], expected[box[0], box[1]][inside], atol=1e-4, rtol=0)
+    after = predict_scan(model, scan, device="cpu", precision="float32").probability
+    assert float(np.abs(after - before).max()) > 0.01
+
+
+def test_a_full_gpu_is_given_fewer_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, scan = lively(), toy_scan(seed=1)
+    predictor = Predictor(model, device="cpu", batch=8, precision="float32")
+    expected = predictor.views(scan)[0]
+    sizes: list[int] = []
+    for view, network in list(predictor._networks.items()):
+
+        def small_memory(stack: torch.Tensor, network: Any = network) -> torch.Tensor:
+            sizes.append(stack.shape[0])
+            if stack.shape[0] > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return network(stack)
+
+        predictor._networks[view] = small_memory
+    torch.testing.assert_close(predictor.views(scan)[0], expected, atol=1e-6, rtol=0)
+    assert max(sizes) == 8
+    assert sizes.count(8) == 1
+
+    def no_memory(stack: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    predictor._networks = dict.fromkeys(VIEWS, no_memory)
+    with pytest.raises(DataError, match="memory does not suffice"):
+        predictor.predict(scan)
+
+
 def test_a_scan_without_lungs_has_no_infection() -> None:
     scan = replace(toy_scan(), lungs=np.zeros((32, 32, 32), np.bool_))
     found = predict_scan(constant_model(xy=0.9, yz=0.9, xz=0.9), scan, device="cpu")
     assert not found.mask.any()
     assert not found.probability.any()
-
-
-def write_toy_image(folder: Path) -> tuple[Path, np.ndarray]:
-    """The toy as a user's file, tilted and with axes of its own; returns its path and lungs."""
-    scan = toy_scan(size=48, seed=6)
-    z, y, x = scan.grid.spacing_mm
-    hu = scan.window.to_hu(scan.signal)
-    tilted = (-1, 0, 0, 0, 0.995, 0.0998, 0, 0.0998, -0.995)
-    geometry = Geometry((48, 48, 48), (x, y, z), (12.0, -7.0, 3.0), tilted)
-    path = folder / "chest.one.nii.gz"
-    write_volume(path, hu, geometry)
-    return path, scan.lungs
-
-
-def test_segment_image_writes_results_on_the_image_s_own_grid(tmp_path: Path) -> None:
-    path, lungs = write_toy_image(tmp_path)
-    model = constant_model(xy=0.9, yz=0.9, xz=0.9)
-    write_volume(tmp_path / "lungs.nii.gz", lungs, read_image(path).geometry)
-    mask_path = tmp_path / "lungs.nii.gz"
-    report = segment_image(
-        model, path, tmp_path / "out", lungs=mask_path, device="cpu", consolidation_hu=-500.0
-    )
-    image = read_image(path)
-    names = sorted(p.name for p in (tmp_path / "out").iterdir())
-    assert names == ["chest.one_infection.nii.gz", "chest.one_probability.nii.gz", "quantification.json"]
-    import SimpleITK as sitk
-
-    mask = sitk.ReadImage(str(tmp_path / "out" / names[0]))
-    probability = sitk.ReadImage(str(tmp_path / "out" / names[1]))
-    assert Geometry.of(mask).same_as(image.geometry)
-    assert Geometry.of(probability).same_as(image.geometry)
-    assert mask.GetPixelID() == sitk.sitkUInt8
-    assert probability.GetPixelID() == sitk.sitkFloat32
-    assert np.array_equal(sitk.GetArrayFromImage(mask) > 0, lungs)
-    assert float(sitk.GetArrayFromImage(probability)[lungs].mean()) == pytest.approx(0.9, abs=0.01)
-    assert report == json.loads((tmp_path / "out" / "quantification.json").read_text())
-    assert report["infected_share"] == 1.0
-    assert report["lungs_ml"] == pytest.approx(lungs.sum() * image.geometry.voxel_volume_ml)
-    assert report["model_id"] == model.model_id
-    assert report["window"] == {"level_hu": -600.0, "width_hu": 1600.0, "source": "default"}
-    dense = lungs & (image.array >= -500)
-    assert report["consolidation_ml"] == pytest.approx(dense.sum() * image.geometry.voxel_volume_ml)
-
-
-def test_an_image_without_lungs_is_refused(tmp_path: Path) -> None:
-    hu = np.full((40, 40, 40), -1000.0, np.float32)
-    hu[10:30, 10:30, 10:30] = 40.0
-    path = tmp_path / "box.nii.gz"
-    write_volume(path, hu, Geometry((40, 40, 40), (5, 5, 5), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1)))
-    with pytest.raises(NoLungsError, match="no lungs"):
-        segment_image(constant_model(xy=0.5), path, tmp_path / "out", device="cpu")
-    assert not (tmp_path / "out").exists()
-
-
-def test_image_stems(tmp_path: Path) -> None:
-    (tmp_path / "series.1").mkdir()
-    assert image_stem(tmp_path / "series.1") == "series.1"
-    assert image_stem("a/scan.NII.gz") == "scan"
-    assert image_stem("a/scan.v2.nrrd") == "scan.v2"
