@@ -11,6 +11,7 @@ from cli.console import Console, example, force_option, parse_window, shared_opt
 from cli.options import DEVICE, FILE, THRESHOLD
 
 if TYPE_CHECKING:
+    from segmentation.lung_finder import LungFinder
     from segmentation.predict import Predictor
     from segmentation.segment_image import SegmentOptions
 
@@ -32,8 +33,8 @@ DICOM_SEG = click.option(
 @click.option(
     "--lungs",
     type=FILE,
-    help="Lung mask on the image's grid, for a folder of scans a folder of masks with their names; found in the "
-    "image when absent.",
+    help="Lung mask on the image's grid, for a folder of scans a folder of masks with their names; or a model of "
+    "the lungs. Found by classical operations when absent.",
 )
 @click.option(
     "--lobes",
@@ -89,7 +90,8 @@ def segment(
     DICOM series. Each of those gets a folder of its own in OUT. Scans that an earlier run with the same model and
     settings has done are kept; one that fails is named at the end (exit code 1) and the rest completes.
     """
-    from segmentation.model import ThreeWaySegmenter
+    from segmentation.lung_finder import LungFinder
+    from segmentation.model import MODEL_FILE, ThreeWaySegmenter
     from segmentation.predict import Predictor
     from segmentation.scan_folder import check_masks, scans_in
     from segmentation.segment_folder import check_writable, run_request
@@ -99,7 +101,9 @@ def segment(
     from standard_space.window import Window
 
     scans = scans_in(image)
-    for given, option in ((lungs, "--lungs"), (lobes, "--lobes")):
+    lungs_model = lungs if lungs is not None and (lungs / MODEL_FILE).is_file() else None
+    masks = None if lungs_model else lungs
+    for given, option in ((masks, "--lungs"), (lobes, "--lobes")):
         check_masks(given, option, folder=scans is not None)
     pair = parse_window(window)
     chosen = None if pair is None else Window(*pair, source="caller")
@@ -108,13 +112,17 @@ def segment(
         raise UsageError("this model finds the lungs: it takes neither --lungs nor --lobes", where=model)
     check_apart(out, [path for path in (model, image, lungs, lobes) if path is not None])
     options = SegmentOptions(chosen, threshold, consolidation_hu, probability, dicom_seg)
-    asked = run_request(loaded, options, precision=precision)
-    check_writable(out)
     predictor = Predictor(loaded, device=device, batch=batch, precision=precision, compiled=compiled)
+    finder = None
+    if lungs_model is not None:
+        lungs_loaded = ThreeWaySegmenter.load(lungs_model)
+        finder = LungFinder(Predictor(lungs_loaded, device=device, batch=batch, precision=precision))
+    asked = run_request(loaded, options, precision=precision, lung_finder=finder)
+    check_writable(out)
     if scans is None:
-        _one(console, predictor, image, out, lungs, lobes, options, asked, force)
+        _one(console, predictor, image, out, masks, lobes, finder, options, asked, force)
     else:
-        _many(console, predictor, scans, out, lungs, lobes, options, asked, force)
+        _many(console, predictor, scans, out, masks, lobes, finder, options, asked, force)
 
 
 def _one(
@@ -124,6 +132,7 @@ def _one(
     out: Path,
     lungs: Path | None,
     lobes: Path | None,
+    finder: LungFinder | None,
     options: SegmentOptions,
     asked: dict[str, Any],
     force: bool,
@@ -140,7 +149,7 @@ def _one(
     if report is not None:
         console.note("this scan was segmented before with the same model and settings; --force does it again")
     else:
-        prepared = prepare_scan(source, predictor.model, options)
+        prepared = prepare_scan(source, predictor.model, options, lung_finder=finder)
         with folder_lock(out), console.progress("segment") as progress:
             report = segment_into(predictor, prepared, out, mine, options, progress=progress)
     for line in notes_of(report):
@@ -157,6 +166,7 @@ def _many(
     out: Path,
     lungs: Path | None,
     lobes: Path | None,
+    finder: LungFinder | None,
     options: SegmentOptions,
     asked: dict[str, Any],
     force: bool,
@@ -170,7 +180,15 @@ def _many(
         prepare_folder(out, asked, force=force)
         with console.progress("segment") as progress:
             outcome = segment_folder(
-                predictor, scans, out, asked, options, lungs=lungs, lobes=lobes, progress=progress
+                predictor,
+                scans,
+                out,
+                asked,
+                options,
+                lungs=lungs,
+                lobes=lobes,
+                lung_finder=finder,
+                progress=progress,
             )
     console.say(table(summary_table(outcome.reports, target)))
     before = f", {len(outcome.kept)} of them by an earlier run" if outcome.kept else ""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from segmentation.lung_finder import LungFinder
 from segmentation.model import ThreeWaySegmenter
 from segmentation.predict import Predictor
 from segmentation.result_files import QUANTIFICATION, notes_of, result_files
@@ -51,7 +52,11 @@ class FolderOutcome:
 
 
 def run_request(
-    model: ThreeWaySegmenter, options: SegmentOptions, *, precision: str = "auto"
+    model: ThreeWaySegmenter,
+    options: SegmentOptions,
+    *,
+    precision: str = "auto",
+    lung_finder: LungFinder | None = None,
 ) -> dict[str, Any]:
     """What a segmentation is known by, whatever the scan: the marks of its folders carry it.
 
@@ -70,6 +75,7 @@ def run_request(
         "probability": options.probability,
         "dicom_seg": options.dicom_seg,
         "precision": precision,
+        "lungs_model_id": None if lung_finder is None else lung_finder.model_id,
         "window": None if window is None else [window.level_hu, window.width_hu],
     }
 
@@ -177,6 +183,7 @@ def segment_folder(
     *,
     lungs: Path | None = None,
     lobes: Path | None = None,
+    lung_finder: LungFinder | None = None,
     progress: Progress = silent,
 ) -> FolderOutcome:
     """Segment scans into folders of their own names inside a folder made ready by `prepare_folder`.
@@ -192,6 +199,8 @@ def segment_folder(
         See `run_request`.
     lungs, lobes : Path, optional
         Folders of masks with the scans' names.
+    lung_finder : LungFinder, optional
+        Finds the lungs where no masks are given.
 
     Raises
     ------
@@ -208,7 +217,7 @@ def segment_folder(
         report = whole_report(folder / source.stem, source.stem, mine, options)
         if report is not None:
             return _Kept(report)
-        return _Ready(mine, prepare_scan(source, predictor.model, options))
+        return _Ready(mine, prepare_scan(source, predictor.model, options, lung_finder=lung_finder))
 
     def compute(ready: _Ready) -> dict[str, Any]:
         stem = ready.prepared.source.stem

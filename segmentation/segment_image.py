@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from segmentation.aggregation import Aggregation
 from segmentation.dicom_seg import check_series
+from segmentation.lung_finder import LungFinder
 from segmentation.model import ThreeWaySegmenter
 from segmentation.native import box_to_native
 from segmentation.predict import Predictor
@@ -95,8 +96,16 @@ class PreparedScan:
     lobes: NDArray[np.uint8] | None
 
 
-def prepare_scan(source: ScanInput, model: ThreeWaySegmenter, options: SegmentOptions) -> PreparedScan:
-    """Read a scan and its masks and embed it on the model's grid; the networks are not needed.
+def prepare_scan(
+    source: ScanInput,
+    model: ThreeWaySegmenter,
+    options: SegmentOptions,
+    *,
+    lung_finder: LungFinder | None = None,
+) -> PreparedScan:
+    """Read a scan and its masks and embed it on the model's grid; the model's networks are not needed.
+
+    Where the scan comes without a lung mask, `lung_finder` finds the lungs, else classical operations do.
 
     Raises
     ------
@@ -119,12 +128,17 @@ def prepare_scan(source: ScanInput, model: ThreeWaySegmenter, options: SegmentOp
     lobes = None if source.lobes is None else read_lobes(source.lobes, image)
     try:
         with _kernels:
+            if lungs is None and lung_finder is not None:
+                lungs = lung_finder.find(image, window)
             scan = embed(
                 image,
                 model.grid,
                 scan=source.stem,
                 lungs=lungs,
                 window=window,
+                lungs_source="user"
+                if source.lungs is not None or lung_finder is None
+                else lung_finder.source,
                 require_lungs=model.target == "infection",
             )
     except NoLungsError as error:
