@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli.console import Console, example, shared_options
 from cli.options import DEVICE, FILE, THRESHOLD
+from cli.scoring_options import GRID, NSD_TOLERANCE
+
+if TYPE_CHECKING:
+    from segmentation.model import ThreeWaySegmenter
+    from standard_space.cohort import Cohort
 
 
-@click.command(epilog=example("lungcast evaluate model cohort --json scores.json"))
+@click.command(epilog=example("lungcast evaluate model cohort --json scores.json --figures figures"))
 @click.argument("model", type=FILE)
 @click.argument("cohort", type=FILE)
 @click.option("--json", "json_path", type=FILE, help="Where to write the scores.")
+@click.option("--csv", "csv_path", type=FILE, help="Where to write one line per scan.")
+@click.option("--figures", type=FILE, help="Folder for box plots, Bland-Altman plots and the worst cases.")
+@click.option("--against", type=FILE, help="Another model, compared patient by patient (Wilcoxon).")
+@GRID
+@NSD_TOLERANCE
 @THRESHOLD
 @DEVICE
 @shared_options
@@ -22,23 +33,80 @@ def evaluate(
     model: Path,
     cohort: Path,
     json_path: Path | None,
+    csv_path: Path | None,
+    figures: Path | None,
+    against: Path | None,
+    space: str,
+    nsd_tolerance_mm: float,
     threshold: float | None,
     device: str,
 ) -> None:
-    """Score MODEL on the annotated scans of COHORT, on their native grids.
+    """Score MODEL on the annotated scans of COHORT.
 
-    Scans of patients that the model was trained on (known by hash) are reported apart from held-out ones.
+    Scans of patients that the model was trained or tuned on (known by hash) are reported apart from held-out ones.
+    A scan that fails is named at the end (exit code 1) and the rest is scored.
     """
     from segmentation.evaluate import evaluate as score
-    from segmentation.evaluate import format_scores
     from segmentation.model import ThreeWaySegmenter
+    from segmentation.model_comparison import compare, format_comparison
+    from segmentation.scan_scores import ScoringOptions
+    from segmentation.score_tables import format_scores, scores_csv
     from standard_space.cohort import Cohort
-    from standard_space.files import write_json
+    from standard_space.errors import UsageError
+    from standard_space.files import check_output_file, write_json, write_text
 
+    options = ScoringOptions(space, nsd_tolerance_mm)
+    for path in (json_path, csv_path, None if figures is None else figures / "figure.png"):
+        check_output_file(path)
     loaded, opened = ThreeWaySegmenter.load(model), Cohort.open(cohort)
+    other = None if against is None else ThreeWaySegmenter.load(against)
+    if other is not None and other.target != loaded.target:
+        raise UsageError(
+            "the two models find different things", where=against, got=other.target, expected=loaded.target
+        )
     with console.progress("evaluate") as progress:
-        scores = score(loaded, opened, threshold=threshold, device=device, progress=progress)
+        scores = score(loaded, opened, threshold=threshold, device=device, options=options, progress=progress)
     console.say(format_scores(scores))
+    failures: dict[str, str] = dict(scores["failures"])
+    content: dict[str, Any] = scores
+    if other is not None:
+        with console.progress("evaluate against") as progress:
+            rival = score(other, opened, device=device, options=options, progress=progress)
+        comparison = compare(scores, rival)
+        console.say()
+        console.say(format_comparison(comparison, (f"MODEL {loaded.model_id}", f"AGAINST {other.model_id}")))
+        content = {**scores, "against": rival, "comparison": comparison}
+        failures |= {f"{name} (against)": text for name, text in rival["failures"].items()}
+    written: dict[str, str | Path] = {}
     if json_path is not None:
-        write_json(json_path, scores)
-        console.wrote({"scores": json_path})
+        write_json(json_path, content)
+        written["scores"] = json_path
+    if csv_path is not None:
+        write_text(csv_path, scores_csv(scores["scans"]))
+        written["table"] = csv_path
+    if figures is not None:
+        _draw(loaded, opened, scores, figures, threshold, device)
+        written["figures"] = figures
+    if written:
+        console.wrote(written)
+    console.finish(failures)
+
+
+def _draw(
+    model: ThreeWaySegmenter,
+    cohort: Cohort,
+    scores: dict[str, Any],
+    folder: Path,
+    threshold: float | None,
+    device: str,
+) -> None:
+    from segmentation.evaluation_figures import draw_scores
+    from segmentation.predict import Predictor
+
+    predictor = Predictor(model, device=device)
+
+    def found(row: Any) -> Any:
+        scan = cohort.read(cohort.find(row["patient"], row["scan"]))
+        return scan, predictor.predict(scan, threshold=threshold).mask
+
+    draw_scores(scores, folder, found, subject=f"model {model.model_id}")

@@ -6,28 +6,36 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
+from standard_space.cohort import Entry
 from standard_space.export.cases import Case, Row
 
 
 def folds_of_patients(cases: Sequence[Case], folds: int) -> dict[str, int]:
-    """The fold of each patient who has an observed, labelled case.
+    """The fold of each patient who has an observed, labelled case; see `folds_of_entries`."""
+    return folds_of_entries([case.entry for case in cases], folds)
 
-    The others cannot be validated on; their cases are trained on in every fold.
+
+def folds_of_entries(entries: Sequence[Entry], folds: int) -> dict[str, int]:
+    """The fold of each patient who has an observed, annotated scan.
+
+    The others cannot be validated on; their scans are trained on in every fold.
 
     Parameters
     ----------
-    cases : sequence of Case
+    entries : sequence of Entry
     folds : int
         At most; there are never more than patients.
 
     Returns
     -------
     dict
-        Patient to fold, 0 ... n - 1, with about as many observed cases in each; the same for the same cases. Empty
-        when fewer than two patients could be told apart.
+        Patient to fold, 0 ... n - 1, with about as many observed scans in each; the same for the same entries.
+        Empty when fewer than two patients could be told apart.
     """
-    observed = Counter(case.entry.patient for case in cases if case.labelled and not case.entry.synthetic)
-    every = Counter(case.entry.patient for case in cases)
+    observed = Counter(
+        entry.patient for entry in entries if entry.infected_ml is not None and not entry.synthetic
+    )
+    every = Counter(entry.patient for entry in entries)
     count = min(folds, len(observed))
     if count < 2:
         return {}

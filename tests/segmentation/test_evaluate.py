@@ -1,61 +1,60 @@
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from segmentation.evaluate import describe, evaluate, format_scores, score_cohort, score_scan
+from segmentation.evaluate import evaluate, masks_of, score_cohort
 from segmentation.metrics import dice
 from segmentation.model import ThreeWaySegmenter, patient_sha256
 from segmentation.native import to_native
 from segmentation.predict import predict_scan
-from segmentation.quantification import quantify
-from segmentation.threshold_baseline import tune_threshold_baseline
-from segmentation.tuning import tune_threshold
-from standard_space.cohort import Cohort, Entry
+from segmentation.scan_scores import METRICS, ScoringOptions, no_truth, score_scan, truth_of
+from segmentation.score_tables import format_scores, scores_csv
+from segmentation.surface_dice import surface_dice
+from standard_space.cohort import Cohort
 from standard_space.errors import DataError, UsageError
-from standard_space.files import write_mark
+from standard_space.restore import restore_mask
 from standard_space.scan import Scan
-from standard_space.scanfile import write_scan
 
+from .cohorts import toy_cohort
 from .toys import toy_scan
-
-
-def make_cohort(folder: Path, scans: list[Scan]) -> Cohort:
-    entries = []
-    for scan in scans:
-        name = f"{scan.patient}_{scan.scan}.h5"
-        entries.append(Entry.of(scan, "observed", name, write_scan(folder / name, scan)))
-    Cohort.write_manifest(folder, entries)
-    write_mark(folder, "cohort", {})
-    return Cohort.open(folder)
 
 
 @pytest.fixture
 def cohort(tmp_path: Path) -> Cohort:
-    return make_cohort(
-        tmp_path,
-        [
-            toy_scan("A", "1", seed=1),
-            toy_scan("B", "1", seed=2),
-            toy_scan("C", "1", seed=3),
-            toy_scan("D", "1", seed=4, annotated=False),
-        ],
+    return toy_cohort(
+        tmp_path / "cohort",
+        toy_scan("A", "1", seed=1),
+        toy_scan("B", "1", seed=2),
+        toy_scan("C", "1", seed=3),
+        toy_scan("D", "1", seed=4, annotated=False),
     )
 
 
-def model_that_knows(*, patient: str, image: str) -> ThreeWaySegmenter:
+def model_that_knows(
+    *, patient: str = "none", image: str = "none", validation: str = "none"
+) -> ThreeWaySegmenter:
     model = ThreeWaySegmenter.untrained(32, width=2)
     model.training = {
         "patients": [
             {"patient_sha256": patient_sha256(patient), "image_sha256": []},
             {"patient_sha256": patient_sha256("elsewhere"), "image_sha256": [image]},
-        ]
+        ],
+        "validation_patients": [{"patient_sha256": patient_sha256(validation), "image_sha256": []}],
     }
     return model
+
+
+def native_truth(scan: Scan) -> NDArray[np.bool_]:
+    assert scan.native_infection is not None
+    return scan.native_infection
 
 
 def test_training_scans_stand_apart_with_the_reason(cohort: Cohort) -> None:
@@ -72,133 +71,186 @@ def test_training_scans_stand_apart_with_the_reason(cohort: Cohort) -> None:
     assert (held["scans"], training["scans"]) == (1, 2)
     assert held["metrics"]["dice"]["median"] == rows["C"]["dice"]
     assert training["metrics"]["dice"]["worst"] == min(rows["A"]["dice"], rows["B"]["dice"])
+    assert "mean_interval" not in training["metrics"]["dice"]
     scan = toy_scan("C", "1", seed=3)
-    assert scan.native_infection is not None
     native = to_native(predict_scan(model, scan, device="cpu", threshold=1.0), scan)
-    assert rows["C"]["dice"] == pytest.approx(dice(native.mask, scan.native_infection), abs=0.01)
+    assert rows["C"]["dice"] == pytest.approx(dice(native.mask, native_truth(scan)), abs=0.01)
+
+
+def test_scans_of_validation_patients_are_never_held_out(cohort: Cohort) -> None:
+    scores = score_cohort(model_that_knows(patient="A", validation="B"), cohort, native_truth)
+    groups = {row["patient"]: row["group"] for row in scores["scans"]}
+    assert groups == {"A": "training", "B": "validation", "C": "held_out"}
+    counts = {name: summary["scans"] for name, summary in scores["groups"].items()}
+    assert counts == {"held_out": 1, "validation": 1, "training": 1}
+    reasons = {row["patient"]: row["reason"] for row in scores["scans"]}
+    assert reasons["B"] == "the patient was in the model's validation set"
+    assert "Validation patients, which the model was tuned on: 1 scans" in format_scores(scores)
+
+
+def test_one_bad_scan_is_named_and_the_rest_is_scored(cohort: Cohort) -> None:
+    bad = next(entry for entry in cohort.entries if entry.patient == "B")
+    cohort.path(bad).write_bytes(b"no scan")
+    scores = score_cohort(model_that_knows(), cohort, native_truth)
+    assert [row["patient"] for row in scores["scans"]] == ["A", "C"]
+    assert list(scores["failures"]) == ["B/1"]
+    assert str(cohort.folder) not in json.dumps(scores)
+
+    def weak(scan: Scan) -> NDArray[np.bool_]:
+        if scan.patient == "A":
+            raise RuntimeError("a defect")
+        return native_truth(scan)
+
+    again = score_cohort(model_that_knows(), cohort, weak)
+    assert sorted(again["failures"]) == ["A/1", "B/1"]
+    assert "RuntimeError" in again["failures"]["A/1"]
+
+
+def test_a_cohort_of_another_grid_is_an_error_that_names_both(tmp_path: Path) -> None:
+    other = toy_cohort(tmp_path / "other", toy_scan("A", "1", size=48))
+    with pytest.raises(DataError, match=r"no scan could be scored.*scan grid 48.*model grid 32"):
+        evaluate(model_that_knows(), other, device="cpu")
+
+
+def test_a_threshold_or_option_out_of_range_is_refused_before_any_scan(cohort: Cohort) -> None:
+    with pytest.raises(UsageError, match="out of range"):
+        evaluate(model_that_knows(), cohort, device="cpu", threshold=3.5)
+    with pytest.raises(UsageError, match="no such grid"):
+        ScoringOptions(space="coarse")
+    for tolerance in (0.0, -1.0, float("nan")):
+        with pytest.raises(UsageError, match="above zero"):
+            ScoringOptions(nsd_tolerance_mm=tolerance)
+
+
+def test_the_standard_grid_is_scored_on_request_and_named(cohort: Cohort) -> None:
+    model = model_that_knows()
+    options = ScoringOptions("standard", 3.0)
+    scores = evaluate(model, cohort, device="cpu", threshold=1.0, options=options)
+    assert scores["space"] == "standard"
+    assert "standard grid" in format_scores(scores).splitlines()[0]
+    scan = toy_scan("C", "1", seed=3)
+    assert scan.infection is not None
+    mask = predict_scan(model, scan, device="cpu", threshold=1.0).mask
+    row = scores["scans"][2]
+    assert row["dice"] == pytest.approx(dice(mask, scan.infection), abs=0.01)
+    assert row["true_ml"] == pytest.approx(scan.infection.sum() * scan.grid.voxel_volume_ml)
+    assert row["true_share"] == pytest.approx(scan.infection.sum() / scan.lungs.sum())
+    assert np.array_equal(masks_of(model, device="cpu", threshold=1.0, space="standard")(scan), mask)
+
+
+def test_spacing_goes_with_the_axes_of_the_array() -> None:
+    scan = toy_scan()
+    x, y, z = scan.placement.native.spacing_mm
+    assert len({x, z}) == 2
+    assert tuple(truth_of(scan, "infection").spacing_mm) == (z, y, x)
+    assert tuple(truth_of(scan, "infection", "standard").spacing_mm) == scan.grid.spacing_mm
+    shifted = np.roll(native_truth(scan), 1, axis=0)
+    row = score_scan(model_that_knows(), scan, shifted, ScoringOptions(nsd_tolerance_mm=1.5))
+    assert row["nsd"] == surface_dice(shifted, native_truth(scan), (z, y, x), tolerance_mm=1.5)
+    assert row["nsd"] != surface_dice(shifted, native_truth(scan), (x, y, z), tolerance_mm=1.5)
+
+
+def test_a_model_of_the_lungs_is_scored_on_the_users_own_lungs_only(tmp_path: Path) -> None:
+    scans = [toy_scan("A", "1", seed=1, annotated=False), toy_scan("B", "1", seed=2)]
+    own = restore_mask(scans[0].lungs, scans[0].placement)
+    cohort = toy_cohort(tmp_path / "cohort", replace(scans[0], native_lungs=own), scans[1])
+    model = ThreeWaySegmenter.untrained(32, width=2, target="lungs")
+    scores = evaluate(model, cohort, device="cpu", threshold=1.5)
+    assert [row["patient"] for row in scores["scans"]] == ["A"]
+    assert scores["left_out"] == ["B/1: its lungs were found by lungcast, not annotated"]
+    row = scores["scans"][0]
+    assert (row["true_share"], row["predicted_share"]) == (None, None)
+    assert row["true_ml"] == pytest.approx(own.sum() * scans[0].placement.native.voxel_volume_ml)
+    assert scores["groups"]["held_out"]["infected_share"]["n"] == 0
+    # Nothing is cut to the lungs that are known: whatever the model takes for lung counts.
+    flooded = evaluate(model, cohort, device="cpu", threshold=0.0)["scans"][0]
+    assert flooded["predicted_ml"] > 2 * flooded["true_ml"]
+    perfect = score_cohort(model, cohort, lambda scan: np.asarray(scan.native_lungs))
+    assert perfect["scans"][0]["dice"] == 1.0
+    # The whole grid is the region: a mask of everything has no specificity left, though the lungs hold no mistake.
+    full = score_cohort(model, cohort, lambda scan: np.ones_like(scan.native_lungs))
+    assert full["scans"][0]["specificity"] == 0.0
+
+
+def test_scans_without_any_infected_voxel_follow_the_convention(tmp_path: Path) -> None:
+    scan = toy_scan("A", "1")
+    assert scan.infection is not None
+    assert scan.native_infection is not None
+    healthy = replace(
+        scan,
+        infection=np.zeros_like(scan.infection),
+        native_infection=np.zeros_like(scan.native_infection),
+    )
+    cohort = toy_cohort(tmp_path / "cohort", healthy, toy_scan("B", "1", seed=2))
+    nothing = score_cohort(model_that_knows(), cohort, lambda scan: np.zeros_like(native_truth(scan)))
+    rows = {row["patient"]: row for row in nothing["scans"]}
+    assert {m: rows["A"][m] for m in ("dice", "iou", "dice_2voxel", "nsd")} == dict.fromkeys(
+        ("dice", "iou", "dice_2voxel", "nsd"), 1.0
+    )
+    assert (rows["A"]["recall"], rows["A"]["precision"], rows["A"]["specificity"]) == (None, None, 1.0)
+    assert {rows["B"][m] for m in ("dice", "iou", "dice_2voxel", "nsd", "recall")} == {0.0}
+    assert nothing["groups"]["held_out"]["without_truth"] == 1
+    assert "1 with an empty annotation" in format_scores(nothing)
+    assert nothing["groups"]["held_out"]["metrics"]["recall"]["n"] == 1
 
 
 def test_scores_of_the_truth_itself_are_perfect_and_counted_by_stage(cohort: Cohort) -> None:
-    model = model_that_knows(patient="A", image="none")
-
-    def truth(scan: Scan) -> np.ndarray:
-        assert scan.native_infection is not None
-        return scan.native_infection
-
-    scores = score_cohort(model, cohort, truth)
+    scores = score_cohort(model_that_knows(patient="A"), cohort, native_truth)
     held = scores["groups"]["held_out"]
-    assert held["metrics"]["dice"] == {"n": 2, "median": 1.0, "mean": 1.0, "sd": 0.0, "worst": 1.0}
+    found = held["metrics"]["dice"]
+    assert {found[key] for key in ("median", "mean", "worst")} == {1.0}
+    assert (found["n"], found["sd"], found["mean_interval"]) == (2, 0.0, [1.0, 1.0])
     assert held["failures"] == {"below_dice": 0.2, "count": 0, "scans": []}
-    assert {stage: value["n"] for stage, value in held["dice_per_stage"].items()} == {"early": 1, "late": 1}
+    assert {stage: value["dice"]["n"] for stage, value in held["per_stage"].items()} == {
+        "early": 1,
+        "late": 1,
+    }
     assert held["infected_share"]["rmse"] == 0.0
-    nothing = score_cohort(model, cohort, lambda scan: np.zeros_like(truth(scan)))
+    assert held["volume_ml"]["pearson"] == pytest.approx(1.0)
+    nothing = score_cohort(
+        model_that_knows(patient="A"), cohort, lambda scan: np.zeros_like(native_truth(scan))
+    )
     assert nothing["groups"]["held_out"]["failures"]["scans"] == ["B/1", "C/1"]
     assert nothing["groups"]["held_out"]["metrics"]["precision"]["median"] is None
 
 
 def test_the_table_is_aligned_and_names_both_groups(cohort: Cohort) -> None:
-    text = format_scores(evaluate(model_that_knows(patient="A", image="none"), cohort, device="cpu"))
+    text = format_scores(evaluate(model_that_knows(patient="A"), cohort, device="cpu"))
     lines = text.splitlines()
     assert "native grid" in lines[0]
-    assert any(line.startswith("Held-out: 2 scans") for line in lines)
-    assert any(line.startswith("Training: 1 scans") for line in lines)
-    table = [line for line in lines if line.startswith(("  scan", "  B/1", "  C/1", "  median"))]
+    assert any(line.startswith("Held-out patients: 2 scans of 2 patients") for line in lines)
+    assert any(line.startswith("Training patients, which the model has seen: 1 scans") for line in lines)
+    table = [line for line in lines if line.startswith(("  scan", "  B/1", "  C/1"))]
     assert len({line.index(line.split()[1]) + len(line.split()[1]) for line in table[:3]}) == 1
+    assert "with 2 patients these intervals are too narrow" in lines
+    assert any(line.startswith("dice_2voxel = ") for line in lines)
+    assert "nsd = area of both surfaces within 2 mm of the other / area of both" in text
     assert lines[-1] == "left out: D/1: no infection annotation"
 
 
+def test_a_cohort_the_model_was_trained_on_is_said_plainly(tmp_path: Path) -> None:
+    cohort = toy_cohort(tmp_path / "cohort", toy_scan("A", "1", seed=1))
+    text = format_scores(score_cohort(model_that_knows(patient="A"), cohort, native_truth))
+    assert "Held-out patients: no scans" in text
+    assert "these figures say nothing of new ones" in text
+    assert "intervals" not in text
+
+
+def test_the_csv_has_a_line_for_every_scan(cohort: Cohort) -> None:
+    rows = score_cohort(model_that_knows(patient="A"), cohort, native_truth)["scans"]
+    lines = list(csv.DictReader(scores_csv(rows).splitlines()))
+    assert [line["patient"] for line in lines] == ["A", "B", "C"]
+    assert [line["group"] for line in lines] == ["training", "held_out", "held_out"]
+    assert all(float(line[metric]) == 1.0 for line in lines for metric in METRICS)
+
+
 def test_nothing_to_score_is_an_error(tmp_path: Path) -> None:
-    bare = make_cohort(tmp_path, [toy_scan(annotated=False)])
+    bare = toy_cohort(tmp_path / "bare", toy_scan(annotated=False))
     with pytest.raises(DataError, match="to score against"):
         evaluate(ThreeWaySegmenter.untrained(32, width=2), bare, device="cpu")
-    with pytest.raises(DataError, match="no annotation"):
-        score_scan(ThreeWaySegmenter.untrained(32, width=2), toy_scan(annotated=False), np.zeros(1, np.bool_))
-
-
-def test_describe() -> None:
-    assert describe([0.2, 0.9, 0.4]) == pytest.approx(
-        {"n": 3, "median": 0.4, "mean": 0.5, "sd": np.std([0.2, 0.9, 0.4], ddof=1), "worst": 0.2}
-    )
-    assert describe([])["median"] is None
-
-
-def test_quantification_by_hand() -> None:
-    hu = np.full((2, 5, 5), -850.0)
-    lungs, infection = np.zeros((2, 2, 5, 5), np.bool_)
-    lungs[0, :4] = True
-    infection[0, 3:] = True  # five voxels inside, five outside
-    hu[0, 3] = [-600.0, -200.0, -201.0, 0.0, -500.0]
-    found = quantify(infection, lungs, hu, 0.5)
-    assert found == {
-        "space": "native",
-        "lungs_ml": 10.0,
-        "infection_ml": 2.5,
-        "infected_share": 0.25,
-        "ggo_ml": 1.5,
-        "consolidation_ml": 1.0,
-        "consolidation_hu": -200.0,
-        "mean_lesion_hu": pytest.approx(-300.2),
-        "mean_healthy_lung_hu": -850.0,
-    }
-    empty = quantify(np.zeros_like(lungs), np.zeros_like(lungs), hu, 0.5)
-    assert (empty["infected_share"], empty["mean_lesion_hu"]) == (None, None)
-    with pytest.raises(UsageError, match="differ in shape"):
-        quantify(infection[:1], lungs, hu, 0.5)
-
-
-def test_the_baseline_finds_the_band_that_was_painted() -> None:
-    scans = []
-    for seed in range(3):
-        scan = toy_scan(seed=seed)
-        hu = np.full(scan.grid.shape, -850.0, np.float32)
-        hu[~scan.lungs] = 40.0
-        assert scan.infection is not None
-        hu[scan.infection] = -350.0
-        # Bright tubes that only the variant without them, or an upper end of the band, can leave out.
-        vessels = scan.lungs & ~scan.infection & (np.arange(32)[None, None, :] % 7 == 0)
-        hu[vessels] = -350.0
-        scans.append(replace(scan, signal=scan.window.to_signal(hu), vessels=vessels))
-    found = tune_threshold_baseline(scans)
-    assert found.without_tubes
-    assert found.smoothing_mm == 0.0
-    assert found.training_dice == 1.0
-    assert -850.0 < found.low_hu <= -350.0 < found.high_hu
-    assert scans[0].infection is not None
-    assert np.array_equal(found.mask(scans[0]), scans[0].infection)
-    assert not (found.native_mask(scans[0]) & ~to_native_lungs(scans[0])).any()
-    with pytest.raises(DataError, match="no scan to tune"):
-        tune_threshold_baseline([toy_scan(annotated=False)])
-
-
-def to_native_lungs(scan: Scan) -> np.ndarray:
-    from standard_space.restore import restore_mask
-
-    return restore_mask(scan.lungs, scan.placement)
-
-
-def test_every_band_is_scored_as_a_loop_would() -> None:
-    scan = toy_scan(seed=8)
-    assert scan.infection is not None
-    found = tune_threshold_baseline([scan])
-    best = 0.0
-    hu = scan.window.to_hu(scan.signal)
-    for low in range(-1000, 201, 20):
-        for high in [*range(low + 20, 201, 20), np.inf]:
-            best = max(best, dice(scan.lungs & (hu >= low) & (hu < high), scan.infection))
-    assert found.training_dice >= best
-    assert dice(found.mask(scan), scan.infection) == pytest.approx(found.training_dice)
-
-
-def test_tuning_finds_the_threshold_of_the_best_dice() -> None:
-    scan = toy_scan(seed=3)
-    model = ThreeWaySegmenter.untrained(32, width=2, seed=8)
-    found = tune_threshold(model, [scan, toy_scan(annotated=False)], device="cpu")
-    assert scan.infection is not None
-    for threshold in (found.threshold, 1.0, 1.5, 2.0):
-        mask = predict_scan(model, scan, device="cpu", threshold=threshold).mask
-        assert dice(mask, scan.infection) <= found.median_dice + 1e-6
-    mask = predict_scan(model, scan, device="cpu", threshold=found.threshold).mask
-    assert dice(mask, scan.infection) == pytest.approx(found.median_dice, abs=1e-3)
-    assert model.aggregation.threshold == 2.0
-    with pytest.raises(DataError, match="no validation scan"):
-        tune_threshold(model, [toy_scan(annotated=False)], device="cpu")
+    model: Any = ThreeWaySegmenter.untrained(32, width=2)
+    with pytest.raises(DataError, match="no infection annotation"):
+        score_scan(model, toy_scan(annotated=False), np.zeros((1, 1, 1), np.bool_))
+    only_standard = replace(toy_scan(), native_infection=None)
+    assert no_truth(only_standard, "infection") == "no annotation on the native grid"
+    assert no_truth(only_standard, "infection", "standard") is None

@@ -1,0 +1,142 @@
+"""A stored model's rule tuned anew on the scans of patients that the model was not trained on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from segmentation.evaluate import skipped
+from segmentation.model import MODEL_FILE, ThreeWaySegmenter, image_sha256, patient_sha256
+from segmentation.scan_scores import group_of, no_truth
+from segmentation.tuning import Tuned, tune
+from standard_space.cohort import Cohort
+from standard_space.errors import DataError, LungcastError, UsageError
+from standard_space.files import write_json
+from standard_space.folders import folder_lock
+from standard_space.jobs import told
+from standard_space.progress import Progress, silent
+from standard_space.scan import Scan
+
+
+@dataclass
+class TunedFolder:
+    """What came of it: the rule, the scans used, those left out (sentences), and failures by scan name."""
+
+    tuned: Tuned
+    scans: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def tune_folder(
+    folder: str | Path,
+    cohort: Cohort,
+    *,
+    rule: str = "sum>t",
+    device: str | torch.device = "auto",
+    progress: Progress = silent,
+) -> TunedFolder:
+    """Tune a rule on a cohort and write it into a model's folder; no weight of a network changes.
+
+    Only the model's JSON is replaced, at once. It keeps the hashes of the patients used, beside those of earlier
+    tunings, under ``training["validation_patients"]``: their scans are never held out again.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Of the model.
+    cohort : Cohort
+        Of patients that the model was not trained on, on its grid. Synthetic scans are left out.
+    rule, device
+        See `tune`.
+
+    Raises
+    ------
+    UsageError
+        A scan's patient or image is in the model's training set; nothing is changed. Unknown rule or device.
+    DataError
+        The model cannot be read, or no scan holds anything of its target.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError("there is no such model folder", where=folder)
+    with folder_lock(folder):
+        model = ThreeWaySegmenter.load(folder)
+        _refuse_training_patients(model, cohort)
+        run = _Scans(model, cohort, progress)
+        tuned = tune(model, run.scans(), rule=rule, device=device)
+        description = json.loads((folder / MODEL_FILE).read_text(encoding="utf-8"))
+        description["aggregation"] = tuned.aggregation.to_json()
+        known = description["training"].get("validation_patients", [])
+        description["training"]["validation_patients"] = merged_patients(known, run.patients)
+        description["scores"]["tuning"] = {
+            **tuned.aggregation.to_json(),
+            "space": "standard",
+            "median_dice": tuned.median_dice,
+            "scans": len(run.names),
+        }
+        write_json(folder / MODEL_FILE, description)
+    return TunedFolder(tuned, run.names, run.left_out, run.failures)
+
+
+def merged_patients(
+    known: Sequence[dict[str, Any]], more: Sequence[tuple[str, str | None]]
+) -> list[dict[str, Any]]:
+    """Add (patient hash, image hash) pairs to the list of patients that a model keeps."""
+    images = {record["patient_sha256"]: set(record["image_sha256"]) for record in known}
+    for patient, image in more:
+        images.setdefault(patient, set()).update([] if image is None else [image])
+    return [{"patient_sha256": key, "image_sha256": sorted(images[key])} for key in sorted(images)]
+
+
+class _Scans:
+    """Reads the scans to tune on, one at a time; keeps whose they were and what went wrong."""
+
+    def __init__(self, model: ThreeWaySegmenter, cohort: Cohort, progress: Progress) -> None:
+        self._model, self._cohort, self._progress = model, cohort, progress
+        self.names: list[str] = []
+        self.patients: list[tuple[str, str | None]] = []
+        self.left_out: list[str] = []
+        self.failures: dict[str, str] = {}
+
+    def scans(self) -> Iterator[Scan]:
+        entries = self._cohort.entries
+        for done, entry in enumerate(entries, 1):
+            reason = skipped(entry, self._model.target)
+            scan = None if reason is not None else told(self._cohort.read, entry)
+            if isinstance(scan, LungcastError):
+                self.failures[entry.name] = str(scan)
+            elif scan is not None:
+                self._model.check_scan_grid(scan)
+                reason = no_truth(scan, self._model.target, "standard")
+                if reason is None:
+                    self.names.append(entry.name)
+                    self.patients.append((patient_sha256(scan.patient), image_sha256(scan)))
+                    yield scan
+            if reason is not None:
+                self.left_out.append(f"{entry.name}: {reason}")
+            self._progress(entry.name, done, len(entries))
+
+
+def _refuse_training_patients(model: ThreeWaySegmenter, cohort: Cohort) -> None:
+    seen = []
+    for entry in cohort.entries:
+        if skipped(entry, model.target) is not None:
+            continue
+        head = told(cohort.head, entry)
+        # A file that cannot be read is named when its turn comes; its patient is known all the same.
+        image = None if isinstance(head, LungcastError) else head["provenance"].get("image_sha256")
+        if group_of(model, entry.patient, image)[0] == "training":
+            seen.append(entry.name)
+    if seen:
+        raise UsageError(
+            "the model was trained on patients of this cohort, who cannot tune it as well",
+            where=cohort.folder,
+            got=", ".join(seen[:5]) + (f" and {len(seen) - 5} more" if len(seen) > 5 else ""),
+            remedy="tune on other patients",
+        )
