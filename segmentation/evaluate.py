@@ -63,7 +63,7 @@ def evaluate(
     Returns
     -------
     dict
-        JSON-serialisable: ``model_id``, ``target``, ``aggregation``, and what `score_cohort` returns.
+        JSON-serialisable: ``model_id``, ``target``, ``knows_its_patients``, ``aggregation``, and what `score_cohort` returns.
 
     Raises
     ------
@@ -76,6 +76,7 @@ def evaluate(
     return {
         "model_id": model.model_id,
         "target": model.target,
+        "knows_its_patients": model.knows_its_patients,
         "aggregation": model.aggregation.at(threshold).to_json(),
         **score_cohort(
             model,

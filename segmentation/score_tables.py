@@ -34,6 +34,10 @@ def format_scores(scores: Mapping[str, Any]) -> str:
         rows = [row for row in scores["scans"] if row["group"] == group]
         if rows or group == "held_out":
             lines += ["", *group_lines(TITLES[group], rows, scores["groups"][group])]
+        if rows and group == "held_out" and not scores.get("knows_its_patients", True):
+            lines.append(
+                "  the model was imported and does not know its training patients: these may be among them"
+            )
         if not rows and group == "held_out":
             lines.append("  the model knows every patient scored here: these figures say nothing of new ones")
     lines += ["", *scores["definitions"], *interval_lines(scores)]

@@ -236,6 +236,15 @@ def test_a_cohort_the_model_was_trained_on_is_said_plainly(tmp_path: Path) -> No
     assert "intervals" not in text
 
 
+def test_an_imported_model_is_said_not_to_know_its_patients(cohort: Cohort) -> None:
+    model = model_that_knows()
+    assert "imported" not in format_scores(evaluate(model, cohort, device="cpu"))
+    model.training = {"imported": {}}
+    scores = evaluate(model, cohort, device="cpu")
+    assert not scores["knows_its_patients"]
+    assert "does not know its training patients" in format_scores(scores)
+
+
 def test_the_csv_has_a_line_for_every_scan(cohort: Cohort) -> None:
     rows = score_cohort(model_that_knows(patient="A"), cohort, native_truth)["scans"]
     lines = list(csv.DictReader(scores_csv(rows).splitlines()))
