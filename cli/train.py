@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,18 +11,67 @@ from cli.console import Console, example, force_option, shared_options
 from cli.options import DEVICE, FILE
 
 
-@click.command(epilog=example("lungcast train cohort model --augmented augmented --steps 2000"))
+@click.command(epilog=example("lungcast train cohort model --augmented augmented --validation-share 0.2"))
 @click.argument("cohort", type=FILE)
 @click.argument("model", type=FILE)
-@click.option("--augmented", type=FILE, help="Synthetic scans from `lungcast augment`, trained on as well.")
+@click.option(
+    "--augmented",
+    type=FILE,
+    multiple=True,
+    help="Synthetic scans from `lungcast augment`, trained on as well; may be repeated.",
+)
+@click.option("--synthetic-share", type=float, default=0.5, show_default=True, help="Share of their slices.")
+@click.option(
+    "--on-the-fly",
+    metavar="SHARE",
+    type=float,
+    help="Share of slices from progressions made meanwhile, none twice; needs --fits.",
+)
+@click.option("--fits", type=FILE, help="Stored fits of COHORT, for --on-the-fly.")
+@click.option("--target", type=click.Choice(["infection", "lungs"]), default="infection", show_default=True)
+@click.option("--views", default="xy,yz,xz", show_default=True, help="Train these here, others elsewhere.")
 @click.option("--steps", type=int, help="Optimiser steps per view  [default: 2000]")
 @click.option(
     "--epochs", type=float, help="Instead of --steps: epochs of 64 slices per original scan and view."
 )
 @click.option("--batch", "batch_size", default=8, show_default=True, help="Slices per step.")
+@click.option("--patch", type=int, help="Side of training patches, voxels.  [default: 3/8 of the grid]")
 @click.option("--width", default=16, show_default=True, help="Channels of the networks' first level.")
+@click.option("--optimiser", type=click.Choice(["adamw", "sgd"]), default="adamw", show_default=True)
+@click.option("--learning-rate", type=float, help="Peak, after a warm-up.  [default: 0.002; 0.02 with sgd]")
+@click.option("--weight-decay", type=float, default=1e-4, show_default=True)
 @click.option(
-    "--synthetic-share", default=0.5, show_default=True, help="Share of slices from synthetic scans."
+    "--positive-share",
+    type=float,
+    default=0.7,
+    show_default=True,
+    help="Share of slices drawn where there is something to find.",
+)
+@click.option(
+    "--positive-weight",
+    type=float,
+    help="Of the target's pixels in the cross-entropy.  [default: 8; 2 for lungs]",
+)
+@click.option(
+    "--validation", type=FILE, help="Cohort to keep the best weights by and to tune the threshold on."
+)
+@click.option("--validation-share", type=float, help="Instead: this share of COHORT's patients.")
+@click.option("--validate-every", type=int, help="Steps between validations.  [default: a twentieth of all]")
+@click.option("--patience", type=int, help="Stop a view after so many validations without a better Dice.")
+@click.option(
+    "--aggregation",
+    "rule",
+    type=click.Choice(["sum>t", "weighted", "product", "majority", "logistic", "svm"]),
+    default="sum>t",
+    show_default=True,
+    help="How three probabilities become one; weighted, logistic and svm are learned on validation scans.",
+)
+@click.option(
+    "--memory-mb", default=3000, show_default=True, help="For scans kept in memory; others take turns."
+)
+@click.option("--compile", "compiled", is_flag=True, help="Run the networks through torch.compile.")
+@click.option(
+    "--checkpoint-minutes", type=float, default=5.0, show_default=True, help="What a crash can cost at most."
 )
 @click.option(
     "--seed",
@@ -30,54 +80,90 @@ from cli.options import DEVICE, FILE
     show_default=True,
     help="The same seed gives the same weights on a CPU.",
 )
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue the run in MODEL, whose options are stored, or begin it; --steps extends it.",
+)
 @DEVICE
 @force_option
 @shared_options
+@click.pass_context
 def train(
+    context: click.Context,
     console: Console,
     cohort: Path,
     model: Path,
-    augmented: Path | None,
+    views: str,
     steps: int | None,
-    epochs: float | None,
-    batch_size: int,
-    width: int,
-    synthetic_share: float,
-    seed: int,
+    checkpoint_minutes: float,
+    resume: bool,
     device: str,
     force: bool,
+    **chosen: Any,
 ) -> None:
-    """Train the three networks (axial, coronal, sagittal) on COHORT and write them into the folder MODEL."""
-    from segmentation.sampling import items_of
-    from segmentation.training import TrainingOptions
-    from segmentation.training import train as train_model
-    from standard_space.cohort import Cohort
-    from standard_space.files import prepare_output_folder, write_mark
-    from standard_space.version import lungcast_version
+    """Train the three networks (axial, coronal, sagittal) on COHORT and write them into the folder MODEL.
 
-    options = TrainingOptions(
-        steps=steps,
-        epochs=epochs,
-        batch_size=batch_size,
-        width=width,
-        synthetic_share=synthetic_share,
-        seed=seed,
-    )
-    originals = Cohort.open(cohort)
-    synthetic = None if augmented is None else Cohort.open(augmented, sources=originals)
-    prepare_output_folder(model, "model", force=force)
-    with console.progress("train") as progress:
-        trained = train_model(
-            items_of(originals),
-            [] if synthetic is None else items_of(synthetic),
-            options=options,
-            device=device,
-            progress=progress,
-            note=console.note,
-        )
-    trained.save(model)
-    write_mark(model, "model", {"lungcast_version": lungcast_version(), "model_id": trained.model_id})
+    A run that was interrupted, however it ended, is continued with --resume to the same weights. Under torchrun
+    its processes share every step; with several GPUs each view gets its own.
+    """
+    from segmentation.training.distributed import rank_here
+    from segmentation.training.request import absolute, opened, options_of, resumed
+    from segmentation.training.run import train_views
+    from segmentation.training.run_folder import stored_run
+    from segmentation.views import VIEWS
+    from standard_space.errors import UsageError
+    from standard_space.folders import check_apart
+
+    if resume and force:
+        raise UsageError("--resume and --force exclude each other")
+    console.quiet = console.quiet or rank_here() > 0
+    for name in ("fits", "validation"):
+        chosen[name] = absolute(chosen[name])
+    chosen["augmented"] = [absolute(folder) for folder in chosen["augmented"]]
+    stored = stored_run(model) if resume else None
+    if stored is None:
+        arguments = {**chosen, "steps": steps}
+        if resume:
+            console.note(f"{model} holds no run yet: it is begun")
+    else:
+        typed = click.core.ParameterSource.COMMANDLINE
+        named = {name: value for name, value in chosen.items() if context.get_parameter_source(name) is typed}
+        arguments = resumed(stored, named, steps)
+    options = options_of({**arguments, "checkpoint_minutes": checkpoint_minutes})
+    check_apart(model, [cohort, *arguments["augmented"], *filter(None, [arguments["validation"]])])
+    what = opened(cohort, arguments, options)
+    try:
+        with console.progress("train") as progress:
+            trained = train_views(
+                **what,
+                views=[view.strip() for view in views.split(",") if view.strip()],
+                options=options,
+                device=device,
+                folder=model,
+                resume=resume,
+                force=force,
+                arguments=arguments,
+                progress=progress,
+                note=console.note,
+            )
+    except KeyboardInterrupt:
+        console.problem(f"interrupted; continue with `lungcast train {cohort} {model} --resume`")
+        raise click.exceptions.Exit(130) from None
+    if trained is None:
+        console.say("The other views are still to be trained:")
+        console.wrote({"training": model / "training"})
+        return
     count = f"{trained.training['originals']} scans and {trained.training['synthetic']} synthetic ones"
-    losses = [f"{view} {points[-1]['loss']:.3f}" for view, points in trained.training["history"].items()]
+    losses = []
+    for view in VIEWS:
+        last = [row["loss"] for row in trained.training["history"][view] if row["kind"] == "training"]
+        losses.append(f"{view} {last[-1]:.3f}")
     console.say(f"Trained on {count}; last mean loss {', '.join(losses)}:")
-    console.wrote({"model": model})
+    if trained.scores:
+        tuned = trained.scores["validation"]
+        console.say(
+            f"Validation: median Dice {tuned['median_dice']:.3f} of {tuned['scans']} scans at "
+            f"{trained.aggregation.rule}, t = {trained.aggregation.threshold:g}"
+        )
+    console.wrote({"model": model, "history": model / "history.csv", "curves": model / "curves.png"})

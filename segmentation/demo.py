@@ -13,16 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from segmentation.evaluate import evaluate, format_scores, score_cohort
-from segmentation.figures import scores_figure, segmentation_figure, training_figure
+from segmentation.evaluate import evaluate, score_cohort
+from segmentation.evaluation_figures import scores_figure
+from segmentation.figures import segmentation_figure, training_figure
 from segmentation.model import ThreeWaySegmenter
 from segmentation.predict import Predictor
 from segmentation.report import Section, write_report
-from segmentation.sampling import items_of
+from segmentation.score_tables import format_scores
 from segmentation.segment_image import segment_image
 from segmentation.threshold_baseline import ThresholdBaseline, tune_threshold_baseline
-from segmentation.training import TrainingOptions, train
-from segmentation.tuning import tune_threshold
+from segmentation.training import TrainingOptions, items_of, train
+from segmentation.tuning import tune
 from simulator.augmentation import AugmentationSettings
 from simulator.augmentation_plan import Ratios
 from simulator.augmentation_run import augment_cohort, prepare_folder
@@ -152,8 +153,7 @@ def run_demo(
         options=TrainingOptions(steps=size.steps, width=size.width, seed=seed),
         progress=progress,
     )
-    tuned = tune_threshold(model, [validation.read(entry) for entry in validation.entries])
-    model.aggregation = model.aggregation.at(tuned.threshold)
+    model.aggregation = tune(model, (validation.read(entry) for entry in validation.entries)).aggregation
     model.save(out / "model")
     write_mark(out / "model", "model", {"lungcast_version": lungcast_version(), "model_id": model.model_id})
     save_figure(training_figure(model.training["history"]), figures / "training.png")

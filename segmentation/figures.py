@@ -35,36 +35,36 @@ def segmentation_figure(scan: Scan, mask: NDArray[np.bool_], dice: float | None)
     return figure
 
 
-def training_figure(history: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
-    """Mean loss of the three views over the optimiser's steps."""
-    figure, axes = new_figure(6.4, 3.6)
-    curve = axes[0, 0]
-    for (view, points), colour in zip(
+def training_figure(history: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    """Loss and Dice of the three views over the optimiser's steps, validation as points; see `model.training`."""
+    figure, axes = new_figure(9.6, 3.6, 1, 2)
+    curve, dice = axes[0]
+    validated = False
+    for (view, rows), colour in zip(
         history.items(), (OBSERVED_COLOUR, FITTED_COLOUR, TRUTH_COLOUR), strict=True
     ):
-        curve.plot([p["step"] for p in points], [p["loss"] for p in points], color=colour, label=view)
-    curve.set_xlabel("optimiser step")
+        learned = [row for row in rows if row["kind"] == "training"]
+        steps = [row["step"] for row in learned]
+        curve.plot(steps, [row["loss"] for row in learned], color=colour, label=view)
+        dice.plot(steps, [row["soft_dice"] for row in learned], color=colour, label=view)
+        checked = [row for row in rows if row["kind"] == "validation"]
+        validated = validated or bool(checked)
+        dice.plot(
+            [row["step"] for row in checked],
+            [row["dice"] for row in checked],
+            "o--",
+            color=colour,
+            markersize=3,
+            linewidth=0.8,
+        )
     curve.set_ylabel("loss (cross-entropy + 1 - Dice)")
+    dice.set_ylabel("Dice of slices")
+    dice.set_ylim(0, 1)
+    dice.set_title(
+        "line: soft Dice in training; points: Dice in validation" if validated else "soft Dice in training",
+        fontsize=9,
+    )
+    for panel in (curve, dice):
+        panel.set_xlabel("optimiser step")
     curve.legend(title="view", frameon=False)
-    return figure
-
-
-def scores_figure(scores: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Dice of every held-out scan for several methods, as points over their median.
-
-    `scores` maps a method's name to the result of `evaluate` or `score_cohort`.
-    """
-    figure, axes = new_figure(5.2, 3.8)
-    plot = axes[0, 0]
-    for place, (_method, result) in enumerate(scores.items()):
-        dice = [row["dice"] for row in result["scans"] if row["group"] == "held_out"]
-        shift = np.linspace(-0.12, 0.12, len(dice)) if len(dice) > 1 else np.zeros(len(dice))
-        plot.plot(place + shift, dice, "o", color=OBSERVED_COLOUR, alpha=0.7)
-        if dice:
-            plot.hlines(np.median(dice), place - 0.25, place + 0.25, color=FITTED_COLOUR, linewidth=2.5)
-    plot.set_xticks(range(len(scores)), list(scores))
-    plot.set_xlim(-0.5, len(scores) - 0.5)
-    plot.set_ylim(0, 1)
-    plot.set_ylabel("Dice on the native grid")
-    plot.set_title("unseen patients; bar: median", fontsize=9)
     return figure

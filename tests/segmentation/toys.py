@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from segmentation.sampling import TrainingItem
+from segmentation.training import TrainingItem
 from standard_space.geometry import Geometry, Placement
 from standard_space.grid import StandardGrid
 from standard_space.scan import Scan
@@ -73,6 +73,12 @@ def toy_items(
 ) -> list[TrainingItem]:
     """Training items of several patients with one scan each."""
     return [
-        TrainingItem(f"P{k}/S1", synthetic, partial(toy_scan, f"P{k}", "S1", size=size, seed=seed + k))
+        TrainingItem(
+            f"P{k}/S1",
+            synthetic,
+            partial(toy_scan, f"P{k}", "S1", size=size, seed=seed + k),
+            patient=f"P{k}",
+            image_sha256=f"P{k}-S1-{seed + k}",
+        )
         for k in range(count)
     ]

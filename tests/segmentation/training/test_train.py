@@ -1,21 +1,23 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from segmentation.model import ThreeWaySegmenter, patient_sha256
-from segmentation.sampling import TrainingItem
-from segmentation.training import TrainingOptions, learning_rate_at, loss_and_dice, train
+from segmentation.training import TrainingItem, TrainingOptions, train
+from segmentation.training.losses import learning_rate_at, loss_and_dice
+from segmentation.training.throughput import measure_throughput
 from segmentation.views import VIEWS
 from standard_space.errors import DataError, UsageError
-
-from .toys import toy_items, toy_scan
+from tests.segmentation.toys import toy_items, toy_scan
 
 TINY = TrainingOptions(steps=3, batch_size=2, width=2, patch=16)
 
@@ -49,7 +51,10 @@ def test_what_the_model_remembers_of_its_training() -> None:
         progress=lambda item, done, total: steps.append((item, done, total)),
         note=notes.append,
     )
-    assert steps == [(f"view {view}", k, 3) for view in VIEWS for k in (1, 2, 3)]
+    assert [(item[:2], done, total) for item, done, total in steps] == [
+        (view, k, 3) for view in VIEWS for k in (1, 2, 3)
+    ]
+    assert re.fullmatch(r"xy loss \d\.\d{3} Dice 0\.\d\d", steps[0][0])
     assert notes == ["P9/S1: left out of training, it has no infection annotation"]
     training = model.training
     known = {entry["patient_sha256"]: entry["image_sha256"] for entry in training["patients"]}
@@ -65,22 +70,6 @@ def test_training_length_does_not_depend_on_the_augmentation() -> None:
     augmented = train(toy_items(2), toy_items(5, synthetic=True, seed=20), options=options, device="cpu")
     assert plain.training["steps_per_view"] == augmented.training["steps_per_view"]
     assert plain.training["steps_per_view"]["xy"] == math.ceil(0.05 * 2 * 64 / 4)
-
-
-@pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (0.25, 60), (1.0, 240)])
-def test_synthetic_scans_are_drawn_at_the_stated_share(share: float, expected: int) -> None:
-    from segmentation.training import _Pools
-
-    options = replace(TINY, synthetic_share=share, batch_size=240, vary=False, positive_share=0.0)
-
-    def constant(value: float) -> TrainingItem:
-        scan = toy_scan()
-        return TrainingItem("x", value > 0, lambda: replace(scan, signal=np.full_like(scan.signal, value)))
-
-    pools = _Pools([constant(-1.0)], [constant(1.0)] * 3, options, lambda text: None)
-    stacks, _, _ = pools.batch("xy", np.random.default_rng(0), options, 16)
-    drawn = int((stacks[:, 2].amax(dim=(1, 2)) > 0.5).sum())
-    assert abs(drawn - expected) <= 4 * math.sqrt(240 * share * (1 - share))
 
 
 def test_a_tiny_network_learns_bright_lesions() -> None:
@@ -117,12 +106,14 @@ def test_the_schedule_warms_up_and_ends_at_zero() -> None:
 
 def test_cohorts_that_cannot_be_trained_on() -> None:
     bare = [TrainingItem("P1/S1", False, lambda: toy_scan(annotated=False))]
-    with pytest.raises(DataError, match="infection annotation"):
+    with pytest.raises(DataError, match="no scan to train on can be used"):
         train(bare, options=TINY)
     with pytest.raises(DataError, match="infection annotation"):
         train([], options=TINY)
     with pytest.raises(DataError, match="different grids"):
         train(toy_items(1), toy_items(1, size=16, synthetic=True), options=TINY)
+    with pytest.raises(UsageError, match="more than one value"):
+        train(toy_items(1), options=replace(TINY, batch_size=1), device="cpu")
     nan = replace(toy_scan(), signal=np.full((32, 32, 32), np.nan, np.float32))
     with pytest.raises(DataError, match="diverged"):
         train([TrainingItem("P1/S1", False, lambda: nan)], options=TINY)
@@ -141,12 +132,19 @@ def test_cohorts_that_cannot_be_trained_on() -> None:
         {"patch": 20},
         {"threshold": 3.5},
         {"weight_decay": -1.0},
+        {"target": "airways"},
+        {"optimiser": "lion"},
+        {"rule": "mean"},
+        {"rule": "product", "threshold": 2.0},
+        {"on_the_fly_share": 2.0},
+        {"checkpoint_minutes": -1.0},
+        {"patience": 0},
         {"positive_weight": 0.0},
     ],
 )
-def test_wrong_options_are_refused(wrong: dict[str, float]) -> None:
+def test_wrong_options_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        TrainingOptions(**wrong)  # type: ignore[arg-type]
+        TrainingOptions(**wrong)
 
 
 def test_unknown_devices_are_refused() -> None:
@@ -154,3 +152,70 @@ def test_unknown_devices_are_refused() -> None:
         train(toy_items(1), options=TINY, device="abacus")
     with pytest.raises(UsageError, match="no such GPU"):
         train(toy_items(1), options=TINY, device="cuda:99")
+
+
+def test_lungs_are_learned_with_or_without_an_infection_annotation() -> None:
+    options = TrainingOptions(target="lungs", steps=25, batch_size=4, width=4, patch=32, learning_rate=1e-2)
+    items = [
+        replace(item, load=lambda k=k: toy_scan(f"P{k}", seed=k, annotated=False), annotated=False)
+        for k, item in enumerate(toy_items(3))
+    ]
+    model = train(items[:2], validation=items[2:], options=options, device="cpu")
+    assert model.target == "lungs"
+    assert model.scores["validation"]["median_dice"] > 0.8
+    assert model.training["history"]["xy"][0]["kind"] == "training"
+
+
+def test_sgd_learns_as_well() -> None:
+    options = TrainingOptions(optimiser="sgd", steps=30, batch_size=4, width=4, patch=32)
+    model = train(toy_items(3), options=options, device="cpu")
+    assert model.training["options"]["optimiser"] == "sgd"
+    for view in VIEWS:
+        history = model.training["history"][view]
+        assert history[-1]["loss"] < 0.85 * history[0]["loss"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_too_little_memory_names_the_options_to_change(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(self: object, batch: object) -> None:
+        raise error
+
+    monkeypatch.setattr("segmentation.training.loop.ViewTrainer.step", fails)
+    with pytest.raises(DataError, match=r"memory.*--batch, --patch or --width.*--memory-mb"):
+        train(toy_items(1), options=TINY, device="cpu")
+
+
+def test_other_defects_are_not_taken_for_too_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: object, batch: object) -> None:
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr("segmentation.training.loop.ViewTrainer.step", fails)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        train(toy_items(1), options=TINY, device="cpu")
+
+
+def test_an_allocation_that_really_fails_is_told() -> None:
+    with pytest.raises(DataError, match="--batch"):
+        train(toy_items(1), options=replace(TINY, patch=2**20), device="cpu")
+
+
+def test_a_compiled_run_calls_the_compiled_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or network)
+    plain = train(toy_items(1), options=TINY, device="cpu")
+    assert not compiled
+    assert same(plain, train(toy_items(1), options=replace(TINY, compiled=True), device="cpu"))
+    assert len(compiled) == 3
+
+
+def test_throughput_is_measured_on_real_steps() -> None:
+    assert measure_throughput(toy_items(1), TINY, device="cpu", seconds=0.05) > 1.0

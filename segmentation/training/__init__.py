@@ -1,0 +1,7 @@
+"""Training of the three networks, view by view [paper III-D]; docs/training.md."""
+
+from segmentation.training.items import TrainingItem, items_of
+from segmentation.training.options import TrainingOptions
+from segmentation.training.run import train
+
+__all__ = ["TrainingItem", "TrainingOptions", "items_of", "train"]

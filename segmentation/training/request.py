@@ -1,0 +1,160 @@
+"""A run as the command `train` asks for it: plain values that are kept with the run, and what they name."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from segmentation.training.cut import MARGIN_MM, TYPICAL_SHARE
+from segmentation.training.items import items_of, validation_patients
+from segmentation.training.options import TrainingOptions
+from simulator.fits import CohortFits
+from simulator.sampler import ProgressionSampler
+from standard_space.cohort import Cohort, open_with_sources
+from standard_space.errors import UsageError
+
+SOURCE_BYTES_PER_VOXEL = 9
+"""Of a source that volumes are made of: its signal twice and its masks."""
+
+VOLUMES_IN_A_ROW = 4
+"""Made of a source before the next one comes up, where not all sources fit into memory."""
+
+Arguments = dict[str, Any]
+"""Fields of `TrainingOptions`, and `augmented` (list of paths), `fits`, `validation` (paths), `validation_share`,
+`on_the_fly`. None, or no key, is what was not asked for."""
+
+
+def resumed(stored: dict[str, Any], given: Arguments, steps: int | None) -> Arguments:
+    """Return the arguments of a stored run, with other steps where they are given.
+
+    Parameters
+    ----------
+    stored : dict
+        See `stored_run`.
+    given : dict
+        What the user named again.
+    steps : int or None
+
+    Raises
+    ------
+    UsageError
+        What is named again differs, or the run was not begun by the command.
+    """
+    known = stored["arguments"]
+    if known is None:
+        raise UsageError(
+            "this run was not begun by `lungcast train`", remedy="continue it where it was begun"
+        )
+    for name, value in given.items():
+        if known.get(name) != value:
+            raise UsageError(
+                f"the run that is continued was begun with another {name.replace('_', ' ')}",
+                got=value,
+                expected=known.get(name),
+                remedy="leave the option out, or begin anew with --force",
+            )
+    return {**known, "steps": stored["steps"] if steps is None else steps, "epochs": None}
+
+
+def options_of(arguments: Arguments) -> TrainingOptions:
+    """Return the training options among the arguments.
+
+    Raises
+    ------
+    UsageError
+        A value is out of range, or one lacks the other that it needs.
+    """
+    known = {field.name for field in fields(TrainingOptions)}
+    given = {name: value for name, value in arguments.items() if name in known and value is not None}
+    if (arguments.get("on_the_fly") is None) != (arguments.get("fits") is None):
+        raise UsageError("--on-the-fly SHARE and --fits FITS go together")
+    if arguments.get("validation") is not None and arguments.get("validation_share") is not None:
+        raise UsageError("--validation and --validation-share exclude each other")
+    if arguments.get("on_the_fly") is not None:
+        given["on_the_fly_share"] = arguments["on_the_fly"]
+    return TrainingOptions(**given)
+
+
+def absolute(path: Path | None) -> str | None:
+    """Return a path as it is kept with a run: good from any folder."""
+    return None if path is None else str(path.resolve())
+
+
+def opened(cohort: str | Path, arguments: Arguments, options: TrainingOptions) -> dict[str, Any]:
+    """Open what the arguments name, as keywords for `train_views`.
+
+    Patients that are validated on are kept out of the volumes made on the fly; `train_views` keeps them out of
+    the rest.
+
+    Raises
+    ------
+    UsageError
+        A folder is no cohort, or fewer patients than a validation share needs.
+    DataError
+        The fits are not of the cohort.
+    """
+    originals = Cohort.open(cohort)
+    items = items_of(originals)
+    synthetic = [
+        item
+        for folder in arguments.get("augmented") or ()
+        for item in items_of(Cohort.open(folder, sources=originals))
+    ]
+    validation = []
+    if arguments.get("validation") is not None:
+        validation = items_of(open_with_sources(arguments["validation"]))
+    if arguments.get("validation_share") is not None:
+        chosen = validation_patients(items, arguments["validation_share"], options.seed)
+        validation = [item for item in items if item.patient in chosen]
+    sampler = None
+    if arguments.get("fits") is not None:
+        fits = CohortFits.load(arguments["fits"])
+        fits.check(originals)
+        whose = {item.patient for item in validation}
+        apart = without_entries_of(originals, whose)
+        sampler = sampler_of(apart, fits, options, kinds=2 if synthetic else 1)
+    return {"originals": items, "synthetic": synthetic, "validation": validation, "sampler": sampler}
+
+
+def without_entries_of(cohort: Cohort, without: set[str]) -> Cohort:
+    """Return a cohort without some patients.
+
+    Raises
+    ------
+    UsageError
+        None is left.
+    """
+    entries = [entry for entry in cohort.entries if entry.patient not in without]
+    if not entries:
+        raise UsageError("every patient of the cohort is a validation patient", where=cohort.folder)
+    return Cohort(cohort.folder, entries, cohort.sources)
+
+
+def sampler_of(
+    cohort: Cohort, fits: CohortFits, options: TrainingOptions, *, kinds: int
+) -> ProgressionSampler:
+    """Make the sampler of a run, with its part of the memory.
+
+    Parameters
+    ----------
+    kinds : int
+        Of stored scans that share the memory with it: originals alone, or synthetic ones as well.
+    """
+    memory_gb = options.memory_mb * 2**20 / 1e9 / (kinds + 2)
+    head = cohort.head(cohort.entries[0])
+    wanted_gb = (
+        len(cohort.entries)
+        * int(head["grid"]) ** 3
+        * TYPICAL_SHARE["infection"]
+        * SOURCE_BYTES_PER_VOXEL
+        / 1e9
+    )
+    return ProgressionSampler(
+        cohort,
+        fits,
+        seed=options.seed,
+        margin_mm=MARGIN_MM,
+        memory_gb=memory_gb,
+        in_a_row=1 if wanted_gb <= memory_gb else VOLUMES_IN_A_ROW,
+    )

@@ -1,0 +1,124 @@
+"""How good a view's network is on slices of patients it never learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from segmentation.model import seed_for
+from segmentation.training.cut import cut_scan
+from segmentation.training.examples import Batch, Example, draw_example
+from segmentation.training.items import TrainingItem, loaded_or_noted
+from segmentation.training.options import TrainingOptions
+from segmentation.training.pool import Note
+from segmentation.unet import UNet
+from standard_space.errors import DataError
+
+PIXEL_CUT = 2 / 3
+"""A pixel counts as found above this probability: one view's part of the paper's rule (sum > 2)."""
+
+
+@dataclass(frozen=True)
+class ValidationScore:
+    """Dice of all validation slices taken together, over the pixels that count.
+
+    Attributes
+    ----------
+    dice : float
+        Of the pixels above `PIXEL_CUT`.
+    soft_dice : float
+        Of the probabilities: 2 sum p t / (sum p + sum t).
+    """
+
+    dice: float
+    soft_dice: float
+
+
+class ValidationSlices:
+    """Fixed slices of one view, drawn once from the validation scans in turn, unvaried.
+
+    Parameters
+    ----------
+    items : sequence of TrainingItem
+    view : str
+    options : TrainingOptions
+    grid_size : int
+        Of the scans trained on.
+    note : callable
+        Told about scans that are left out.
+
+    Raises
+    ------
+    DataError
+        A scan lies on another grid, or no scan shows the target.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[TrainingItem],
+        view: str,
+        options: TrainingOptions,
+        grid_size: int,
+        note: Note,
+    ) -> None:
+        self._examples: list[Example] = []
+        for place, item in enumerate(items[: options.validation_slices]):
+            numbers = range(place, options.validation_slices, len(items))
+            self._examples += _draw(item, view, options, grid_size, numbers, note)
+        self._batch = options.batch_size
+        if not any(bool((example.truth * example.counted).any()) for example in self._examples):
+            raise DataError(
+                f"no validation scan shows the {options.target}", remedy="choose other validation scans"
+            )
+
+    @torch.no_grad()
+    def score(self, network: UNet, device: torch.device) -> ValidationScore:
+        """Score a network as it will predict: batch normalisation uses its running statistics."""
+        training = network.training
+        network.eval()
+        found, soft = np.zeros(2), np.zeros(2)
+        for first in range(0, len(self._examples), self._batch):
+            batch = Batch.of(self._examples[first : first + self._batch])
+            stack = batch.stack.to(device, memory_format=torch.channels_last)
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                logits = network(stack)
+            probability = torch.sigmoid(logits.float()).cpu() * batch.counted
+            truth = batch.truth * batch.counted
+            for sums, guess in ((found, (probability > PIXEL_CUT).float()), (soft, probability)):
+                sums += float((guess * truth).sum()), float(guess.sum() + truth.sum())
+        network.train(training)
+        return ValidationScore(float(2 * found[0] / found[1]), float(2 * soft[0] / soft[1]))
+
+
+def _draw(
+    item: TrainingItem, view: str, options: TrainingOptions, grid_size: int, numbers: range, note: Note
+) -> list[Example]:
+    scan = loaded_or_noted(item, note)
+    if scan is None:
+        return []
+    if scan.grid.size != grid_size:
+        raise DataError(
+            "the scans to train and to validate on lie on different grids",
+            where=item.name,
+            got=scan.grid.size,
+            expected=grid_size,
+        )
+    try:
+        cut = cut_scan(scan, options.target, options.input_window)
+    except DataError as error:
+        note(f"{item.name}: left out of validation, {error.what}")
+        return []
+    return [
+        draw_example(
+            cut,
+            view,
+            np.random.default_rng(seed_for(options.seed, view, "validation", str(number))),
+            patch=options.patch_for(grid_size),
+            positive_share=options.positive_share,
+            vary=False,
+        )
+        for number in numbers
+    ]
