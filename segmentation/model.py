@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,10 +14,11 @@ import torch
 
 from segmentation.aggregation import Aggregation
 from segmentation.signal import REFERENCE_WINDOW
+from segmentation.tensor_file import read_tensors, write_tensors
 from segmentation.unet import UNet
 from segmentation.views import OFFSETS_MM, VIEWS
 from standard_space.errors import DataError, UsageError
-from standard_space.files import atomic_path, sha256_of, write_json, write_mark
+from standard_space.files import sha256_of, write_json, write_mark
 from standard_space.grid import StandardGrid
 from standard_space.scan import Scan
 from standard_space.version import lungcast_version
@@ -174,8 +174,7 @@ class ThreeWaySegmenter:
             for view in VIEWS:
                 state = self.networks[view].state_dict()
                 weights = {key: value.detach().cpu() for key, value in state.items()}
-                with atomic_path(folder / f"{view}.pt") as temporary:
-                    torch.save(weights, temporary)
+                write_tensors(folder / f"{view}.pt", weights)
             write_json(folder / MODEL_FILE, self._description(folder))
             write_mark(folder, "model", {"model_id": self.model_id, "version": lungcast_version()})
         except OSError as error:
@@ -305,10 +304,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
 def _read_network(path: Path, sha256: str, in_channels: int, width: int) -> UNet:
     if not path.is_file():
         raise DataError("the model's weights are missing", where=path)
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise DataError("the model's weights are damaged", where=path) from error
+    weights = read_tensors(path, "the model's weights are damaged")
     if not (isinstance(weights, Mapping) and all(isinstance(t, torch.Tensor) for t in weights.values())):
         raise DataError("the file holds no network weights", where=path)
     _check_finite(weights, path)

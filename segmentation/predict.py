@@ -22,6 +22,7 @@ from segmentation.runs import Box, Projections, Run, Triple, plan_runs
 from segmentation.signal import input_scale
 from segmentation.unet import pad_to_multiple
 from segmentation.views import VIEWS, as_planes, normal_axis, plane_axes, slab_of, stacks_of_slab
+from segmentation.workers import each
 from standard_space.errors import UsageError
 from standard_space.progress import Progress, silent
 from standard_space.scan import Scan
@@ -100,6 +101,8 @@ class Predictor:
         self._networks: dict[str, Callable[[Tensor], Tensor]] = {
             view: FastUNet(network, self.device, self.dtype) for view, network in model.networks.items()
         }
+        # One pass at a time on a GPU; compiled networks divide their work themselves.
+        self._threads = torch.get_num_threads() if self.device.type == "cpu" and not compiled else 1
         if compiled:
             self._networks = {view: torch.compile(network) for view, network in self._networks.items()}
 
@@ -136,13 +139,18 @@ class Predictor:
             found = torch.zeros((len(VIEWS), *shape), dtype=torch.float32, device=self.device)
             volume = torch.from_numpy(np.ascontiguousarray(scan.signal)).to(self.device)
             plans = {view: plan_runs(where, view, reach, **self._run_length(scan)) for view in VIEWS}
-            total = sum(run.stop - run.start for runs in plans.values() for run in runs)
+            tasks = [(place, view, run) for place, view in enumerate(VIEWS) for run in plans[view]]
+            total = sum(run.stop - run.start for _, _, run in tasks)
             done = 0
-            for place, view in enumerate(VIEWS):
-                for run in plans[view]:
-                    self._fill(found[place], box, volume, view, run, scan)
-                    done += run.stop - run.start
-                    progress(f"view {view}", done, total)
+
+            def fill(task: tuple[int, str, Run]) -> tuple[str, int]:
+                place, view, run = task
+                self._fill(found[place], box, volume, view, run, scan)
+                return view, run.stop - run.start
+
+            for view, count in each(fill, tasks, self._threads):
+                done += count
+                progress(f"view {view}", done, total)
         return found, box
 
     @torch.inference_mode()

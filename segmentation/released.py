@@ -14,7 +14,6 @@ Z.pth  slices (z)           xy    the same
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor
 
 from segmentation.model import ThreeWaySegmenter
+from segmentation.tensor_file import read_tensors
 from segmentation.unet import DEPTH, UNet
 from segmentation.views import VIEWS, normal_axis
 from standard_space.errors import DataError, UsageError
@@ -134,15 +134,11 @@ def _network(path: Path, *, transposed: bool) -> UNet:
 def _weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise DataError("there is no such checkpoint", where=path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise DataError(
-            "the checkpoint cannot be read safely",
-            where=path,
-            expected="tensors and plain values alone",
-            remedy="where you trust its source, load it with PyTorch and save {'state_dict': ...} anew",
-        ) from error
+    content = read_tensors(
+        path,
+        "the checkpoint is damaged, or holds more than tensors and plain values",
+        remedy="where you trust its source, load it with PyTorch and save {'state_dict': ...} anew",
+    )
     weights = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise DataError('the checkpoint has no weights under "state_dict"', where=path)

@@ -100,6 +100,8 @@ class ProgressionSampler:
         The scans that volumes are made of.
     left_out : dict of str to str
         Why the others are not used, by name.
+    parameters : dict of str to TransitionParameters
+        What each scan is played on with, by name.
 
     Raises
     ------
@@ -134,7 +136,7 @@ class ProgressionSampler:
         self.in_a_row, self.margin_mm, self.memory_gb = int(in_a_row), float(margin_mm), float(memory_gb)
         self.entries: list[Entry] = []
         self.left_out: dict[str, str] = {}
-        self._parameters: dict[str, TransitionParameters] = {}
+        self.parameters: dict[str, TransitionParameters] = {}
         for entry in sorted(self.cohort.entries, key=lambda e: (e.patient, e.day, e.scan)):
             if not entry.synthetic:
                 self._admit(entry, fits)
@@ -151,7 +153,7 @@ class ProgressionSampler:
             self.left_out[entry.name] = missing
             return
         try:
-            self._parameters[entry.name] = fits.of(entry).fit.parameters
+            self.parameters[entry.name] = fits.of(entry).fit.parameters
         except DataError as error:
             self.left_out[entry.name] = str(error)
             return
@@ -178,11 +180,11 @@ class ProgressionSampler:
             When the source's file is missing, damaged, or no longer what the manifest says.
         """
         name = f"{draw.patient}/{draw.scan}"
-        if name not in self._parameters:
+        if name not in self.parameters:
             raise UsageError(
                 "the draw names a scan that is not used", got=name, expected=self.left_out.get(name)
             )
-        source, parameters = self._source(name), self._parameters[name]
+        source, parameters = self._source(name), self.parameters[name]
         play = draw.play
         state = play.advance(branch(source.start, seed=play.seed, controls=play.controls), parameters)
         provenance = {

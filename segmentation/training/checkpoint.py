@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from segmentation.tensor_file import read_tensors, write_tensors
 from standard_space.errors import DataError
-from standard_space.files import write_bytes
 
 CHECKPOINT = "checkpoint.pt"
 SCHEMA = 1
@@ -86,9 +84,7 @@ def write_state(path: Path, state: ViewState) -> None:
     """
     content = {"lungcast": "checkpoint", "schema": SCHEMA}
     content |= {entry.name: getattr(state, entry.name) for entry in fields(ViewState)}
-    written = io.BytesIO()
-    torch.save(content, written)
-    write_bytes(path, written.getbuffer())
+    write_tensors(path, content)
 
 
 def read_state(path: Path) -> ViewState | None:
@@ -102,12 +98,7 @@ def read_state(path: Path) -> ViewState | None:
     if not path.is_file():
         return None
     remedy = "begin anew with --force"
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
-    except Exception as error:  # an unpickler raises whatever the damage leads it to
-        raise DataError("the checkpoint is damaged", where=path, remedy=remedy) from error
+    content = read_tensors(path, "the checkpoint is damaged", remedy=remedy)
     known = {entry.name for entry in fields(ViewState)}
     if (
         not isinstance(content, dict)

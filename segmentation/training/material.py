@@ -123,6 +123,6 @@ def _sampler_fingerprint(sampler: ProgressionSampler) -> str:
         repr((sampler.seed, sampler.in_a_row, sampler.margin_mm, sampler.ranges)).encode()
     )
     for entry in sampler.entries:
-        parameters = sampler._parameters[entry.name].to_json()
+        parameters = sampler.parameters[entry.name].to_json()
         digest.update(repr((entry.name, entry.content_sha256, parameters)).encode())
     return digest.hexdigest()[:16]

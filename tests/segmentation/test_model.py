@@ -45,6 +45,13 @@ def test_save_and_load_keep_everything(tmp_path: Path) -> None:
     assert names == {"xy.pt", "yz.pt", "xz.pt", "model.json", "lungcast.json"}
 
 
+def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        small_model().save(tmp_path / name)
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
+
+
 def test_each_view_has_random_weights_of_its_own() -> None:
     model = small_model()
     weights = [model.networks[view].head.weight for view in VIEWS]
@@ -88,6 +95,10 @@ def truncate(folder: Path) -> None:
     (folder / "xz.pt").write_bytes((folder / "xz.pt").read_bytes()[:500])
 
 
+def tear(folder: Path) -> None:
+    (folder / "xz.pt").write_bytes(b"torn")
+
+
 def spoil(folder: Path) -> None:
     weights = torch.load(folder / "xz.pt", weights_only=True)
     weights["head.bias"][0] = float("nan")
@@ -124,6 +135,7 @@ def pickle_code(folder: Path) -> None:
         (remove_key, "damaged"),
         (lambda folder: (folder / "yz.pt").unlink(), "weights are missing"),
         (truncate, "weights are damaged"),
+        (tear, "weights are damaged"),
         (spoil, "NaN"),
         (rename_key, "another network"),
         (pickle_code, "weights are damaged"),
