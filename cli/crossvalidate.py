@@ -48,9 +48,9 @@ def crossvalidate(
     patients of the training folds. A run that was interrupted goes on when it is run again. A fold that fails is
     named at the end (exit code 1) and the rest completes.
     """
-    from segmentation.crossvalidation import crossvalidate as run
-    from segmentation.crossvalidation_table import format_crossvalidation
-    from segmentation.scan_scores import ScoringOptions
+    from segmentation.crossvalidation.run import crossvalidate as run
+    from segmentation.crossvalidation.table import format_crossvalidation
+    from segmentation.evaluation.scan_scores import ScoringOptions
     from segmentation.training import TrainingOptions
     from standard_space.cohort import Cohort
 

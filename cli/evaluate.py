@@ -46,11 +46,11 @@ def evaluate(
     Scans of patients that the model was trained or tuned on (known by hash) are reported apart from held-out ones.
     A scan that fails is named at the end (exit code 1) and the rest is scored.
     """
-    from segmentation.evaluate import evaluate as score
+    from segmentation.evaluation.cohort_scores import evaluate as score
+    from segmentation.evaluation.comparison import compare, format_comparison
+    from segmentation.evaluation.scan_scores import ScoringOptions
+    from segmentation.evaluation.tables import format_scores, scores_csv
     from segmentation.model import ThreeWaySegmenter
-    from segmentation.model_comparison import compare, format_comparison
-    from segmentation.scan_scores import ScoringOptions
-    from segmentation.score_tables import format_scores, scores_csv
     from standard_space.cohort import Cohort
     from standard_space.errors import UsageError
     from standard_space.files import check_output_file, write_json, write_text
@@ -100,7 +100,7 @@ def _draw(
     threshold: float | None,
     device: str,
 ) -> None:
-    from segmentation.evaluation_figures import draw_scores
+    from segmentation.evaluation.figures import draw_scores
     from segmentation.predict import Predictor
 
     predictor = Predictor(model, device=device)

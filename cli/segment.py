@@ -11,9 +11,9 @@ from cli.console import Console, example, force_option, parse_window, shared_opt
 from cli.options import DEVICE, FILE, THRESHOLD
 
 if TYPE_CHECKING:
-    from segmentation.lung_finder import LungFinder
     from segmentation.predict import Predictor
-    from segmentation.segment_image import SegmentOptions
+    from segmentation.results.lung_finder import LungFinder
+    from segmentation.results.segment_image import SegmentOptions
 
 CONSOLIDATION_HU = click.option(
     "--consolidation-hu", default=-200.0, show_default=True, help="Clinical cut to consolidation, HU."
@@ -90,12 +90,12 @@ def segment(
     DICOM series. Each of those gets a folder of its own in OUT. Scans that an earlier run with the same model and
     settings has done are kept; one that fails is named at the end (exit code 1) and the rest completes.
     """
-    from segmentation.lung_finder import LungFinder
     from segmentation.model import MODEL_FILE, ThreeWaySegmenter
     from segmentation.predict import Predictor
-    from segmentation.scan_folder import check_masks, scans_in
-    from segmentation.segment_folder import check_writable, run_request
-    from segmentation.segment_image import SegmentOptions
+    from segmentation.results.lung_finder import LungFinder
+    from segmentation.results.scan_folder import check_masks, scans_in
+    from segmentation.results.segment_folder import check_writable, run_request
+    from segmentation.results.segment_image import SegmentOptions
     from standard_space.errors import UsageError
     from standard_space.folders import check_apart
     from standard_space.window import Window
@@ -137,9 +137,9 @@ def _one(
     asked: dict[str, Any],
     force: bool,
 ) -> None:
-    from segmentation.result_files import notes_of, result_files
-    from segmentation.segment_folder import KIND, scan_request, segment_into, whole_report
-    from segmentation.segment_image import ScanInput, prepare_scan
+    from segmentation.results.files import notes_of, result_files
+    from segmentation.results.segment_folder import KIND, scan_request, segment_into, whole_report
+    from segmentation.results.segment_image import ScanInput, prepare_scan
     from standard_space.folders import folder_lock, is_continued
 
     source = ScanInput(image, lungs, lobes)
@@ -171,8 +171,8 @@ def _many(
     asked: dict[str, Any],
     force: bool,
 ) -> None:
-    from segmentation.result_summary import SUMMARY, summary_table
-    from segmentation.segment_folder import prepare_folder, segment_folder
+    from segmentation.results.segment_folder import prepare_folder, segment_folder
+    from segmentation.results.summary import SUMMARY, summary_table
     from standard_space.folders import folder_lock
 
     target = predictor.model.target
@@ -227,9 +227,9 @@ def threshold(
     `lungcast segment --threshold` would write.
     """
     from segmentation.aggregation import Aggregation
-    from segmentation.result_files import ResultOptions, notes_of, result_files
-    from segmentation.rethreshold import read_result, rethreshold
-    from segmentation.segment_folder import KIND, check_writable
+    from segmentation.results.files import ResultOptions, notes_of, result_files
+    from segmentation.results.rethreshold import read_result, rethreshold
+    from segmentation.results.segment_folder import KIND, check_writable
     from standard_space.errors import UsageError
     from standard_space.files import check_output_folder, prepare_output_folder, write_mark
     from standard_space.folders import check_apart, folder_lock

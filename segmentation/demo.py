@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from segmentation.evaluate import evaluate, score_cohort
-from segmentation.evaluation_figures import scores_figure
+from segmentation.evaluation.cohort_scores import evaluate, score_cohort
+from segmentation.evaluation.figures import scores_figure
+from segmentation.evaluation.tables import format_scores
 from segmentation.figures import segmentation_figure, training_figure
 from segmentation.model import ThreeWaySegmenter
 from segmentation.predict import Predictor
 from segmentation.report import Section, write_report
-from segmentation.score_tables import format_scores
-from segmentation.segment_image import segment_image
+from segmentation.results.segment_image import segment_image
 from segmentation.threshold_baseline import ThresholdBaseline, tune_threshold_baseline
 from segmentation.training import TrainingOptions, items_of, train
 from segmentation.tuning import tune

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from segmentation.evaluate import skipped
+from segmentation.evaluation.cohort_scores import skipped
+from segmentation.evaluation.scan_scores import group_of, no_truth
 from segmentation.model import MODEL_FILE, ThreeWaySegmenter, image_sha256, patient_sha256
-from segmentation.scan_scores import group_of, no_truth
 from segmentation.tuning import Tuned, tune
 from standard_space.cohort import Cohort
 from standard_space.errors import DataError, LungcastError, UsageError

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from segmentation import result_files
+from segmentation.results import files as result_files
 from simulator.figures import new_figure
 
 

@@ -13,9 +13,9 @@ import slicerio
 
 from segmentation.demo import DemoResult, DemoSize, run_demo
 from segmentation.model import ThreeWaySegmenter
-from segmentation.native import to_native
 from segmentation.predict import predict_scan
-from segmentation.segment_image import segment_image
+from segmentation.results.native import to_native
+from segmentation.results.segment_image import segment_image
 from simulator.dynamics.engine import start_state
 from simulator.progression import DEFAULT_DYNAMICS, progress, with_reference
 from simulator.seeding import seed_infection

@@ -9,8 +9,8 @@ import torch
 
 from segmentation.aggregation import LEARNED_RULES, RULES, Aggregation
 from segmentation.model import ThreeWaySegmenter
-from segmentation.native import to_native
 from segmentation.predict import Predictor, predict_scan
+from segmentation.results.native import to_native
 from segmentation.views import VIEWS, as_planes, stacks
 from standard_space.errors import DataError, UsageError
 from standard_space.geometry import Geometry, Placement

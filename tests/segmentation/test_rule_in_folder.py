@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from segmentation.evaluate import evaluate
+from segmentation.evaluation.cohort_scores import evaluate
 from segmentation.model import ThreeWaySegmenter, patient_sha256
 from segmentation.rule_in_folder import merged_patients, tune_folder
 from standard_space.cohort import Cohort

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from segmentation.metrics import dice
+from segmentation.evaluation.metrics import dice
 from segmentation.threshold_baseline import tune_threshold_baseline
 from standard_space.errors import DataError
 from standard_space.restore import restore_mask

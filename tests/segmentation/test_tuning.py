@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from segmentation.aggregation import LEARNED_RULES, RULES, Aggregation
-from segmentation.metrics import dice
+from segmentation.evaluation.metrics import dice
 from segmentation.model import ThreeWaySegmenter
 from segmentation.predict import predict_scan
 from segmentation.tuning import thresholds_of, tune, usual_threshold

@@ -1,0 +1,1 @@
+"""Scores of a model on a cohort, and comparisons of models; docs/evaluation.md."""

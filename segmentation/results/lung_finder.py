@@ -1,0 +1,69 @@
+"""Lungs found by a model of the lungs, for a model of the infection to look in."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from segmentation.predict import Predictor
+from segmentation.results.native import box_to_native
+from standard_space.embedding import embed
+from standard_space.errors import NoLungsError, UsageError
+from standard_space.image import CTImage
+from standard_space.window import Window
+
+SMALLEST_PART = 0.05
+"""Of the largest: smaller parts of what was found are no lung."""
+
+
+class LungFinder:
+    """Find the lungs of images.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        Of a model with target "lungs"; its grid may be another than that of the model of the infection.
+
+    Raises
+    ------
+    UsageError
+        The model finds something else.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        if predictor.model.target != "lungs":
+            raise UsageError(
+                "this model does not find the lungs",
+                got=f"target {predictor.model.target}",
+                remedy="name a lung mask, or a model trained with --target lungs",
+            )
+        self._predictor = predictor
+        self.model_id = predictor.model.model_id
+
+    @property
+    def source(self) -> str:
+        """Who found the lungs, for the provenance."""
+        return f"model {self.model_id}"
+
+    def find(self, image: CTImage, window: Window | None = None) -> NDArray[np.bool_]:
+        """Return the lungs of an image, bool native (z, y, x).
+
+        Raises
+        ------
+        NoLungsError
+            None were found.
+        """
+        model = self._predictor.model
+        scan = embed(image, model.grid, window=window, require_lungs=False)
+        views, box = self._predictor.views(scan)
+        with torch.inference_mode():
+            combined = model.aggregation.combine(views).cpu().numpy()
+        lungs = box_to_native(combined, box, scan, model.aggregation, target="lungs").mask
+        parts, count = ndimage.label(lungs)
+        if count == 0:
+            raise NoLungsError("the model of the lungs found none", remedy="give a lung mask (--lungs)")
+        voxels = np.bincount(parts.ravel())
+        voxels[0] = 0
+        return (voxels >= SMALLEST_PART * voxels.max())[parts]
