@@ -230,7 +230,7 @@ MARK = "lungcast.json"
 
 
 def write_mark(folder: str | Path, kind: str, provenance: dict[str, Any]) -> None:
-    """Say what a folder is: cohort, augmented, export, model, phantom, simulation, segmentation or demo."""
+    """Say what a folder is: cohort, augmented, export, model, segmentation, crossvalidation, phantom and so on."""
     write_json(Path(folder) / MARK, {"lungcast": kind, "provenance": provenance})
 
 

@@ -54,6 +54,12 @@ def test_the_readme_road_leaves_what_it_says(road: Path) -> None:
     scores = json.loads((road / "scores.json").read_text())
     assert scores["space"] == "native"
     assert {row["group"] for row in scores["scans"]} == {"training"}
+    assert list((road / "scores").glob("training_*.png"))
+    model = json.loads((road / "model/model.json").read_text())
+    assert set(model["training"]["steps_per_view"].values()) == {40}
+    crossed = json.loads((road / "cv/scores.json").read_text())
+    assert len(crossed["scans"]) == 6
+    assert {row["group"] for row in crossed["scans"]} == {"held_out"}
 
 
 def test_a_result_lies_on_its_image(road: Path) -> None:
@@ -76,6 +82,8 @@ def test_info_knows_everything_on_the_road(road: Path) -> None:
         "forecast.json": "scores of 3 forecasts",
         "model": "three-way segmenter for the 64^3 grid",
         "result": "segmentation folder",
+        "result-1.5": "segmentation folder",
+        "cv": "crossvalidation folder",
     }
     for path, words in wanted.items():
         result = lungcast("info", road / path)
@@ -87,8 +95,11 @@ def test_no_path_or_name_of_the_machine_reaches_an_output(road: Path) -> None:
     for path in (
         *road.glob("cohort/*"),
         *road.glob("augmented/*"),
-        *road.glob("model/*"),
+        *road.glob("model/*.*"),
+        *road.glob("result*/*"),
+        *road.glob("cv/*.*"),
         road / "fits.json",
+        road / "scores.json",
     ):
         assert str(road).encode() not in path.read_bytes(), path
 
