@@ -175,11 +175,11 @@ def test_the_next_scan_is_read_while_one_computes_and_only_that(
     second = threading.Event()
     prepare = module.prepare_scan
 
-    def reading(source: Any, *rest: Any) -> Any:
+    def reading(source: Any, *rest: Any, **more: Any) -> Any:
         read.append(source.stem)
         if source.stem == "c":
             second.set()
-        return prepare(source, *rest)
+        return prepare(source, *rest, **more)
 
     views = predictor.views
     computing: list[list[str]] = []

@@ -99,6 +99,7 @@ def test_torchrun_and_the_command(tmp_path: Path) -> None:
     assert ThreeWaySegmenter.load(tmp_path / "m").width == 2
 
 
+@pytest.mark.slow
 def test_a_process_for_each_device_gives_the_same_bits(tmp_path: Path) -> None:
     items, done = toy_items(3), []
     model = train_views(

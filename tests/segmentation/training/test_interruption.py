@@ -96,6 +96,7 @@ def changes_then_the_same(forks: Any, whole: Path, tmp_path: Path, operations: r
     return operations.stop
 
 
+@pytest.mark.slow
 def test_killed_before_changes_of_the_folder(forks: Any, whole: Path, tmp_path: Path) -> None:
     last = changes_then_the_same(forks, whole, tmp_path, range(1, 60, EVERY))
     assert last == 60  # none ended before it was killed
