@@ -104,7 +104,7 @@ def write_result(
             sides=found.sides,
             lobes=lobes,
         )
-        numbers["quantification_notes"] = _notes(found, lobes, numbers)
+        numbers["quantification_notes"] = _notes(found, lobes, numbers, about["lungs_from"])
     report = {**about, **numbers}
     files = {what: folder / name for what, name in result_files(stem, target, options).items()}
     tasks: list[Callable[[], None]] = [
@@ -150,8 +150,15 @@ def _title(stem: str, numbers: dict[str, Any], target: str) -> str:
     return f"{stem}: infected {numbers['infection_ml']:.1f} ml{part}"
 
 
-def _notes(found: NativePrediction, lobes: NDArray[np.uint8] | None, numbers: dict[str, Any]) -> list[str]:
+def _notes(
+    found: NativePrediction, lobes: NDArray[np.uint8] | None, numbers: dict[str, Any], lungs_from: str
+) -> list[str]:
     notes = []
+    if lungs_from == "classical":
+        notes.append(
+            "the lungs were found by classical operations: dense consolidation at the pleura may lie outside "
+            "them and is not counted then; look at the overlay, or give --lungs"
+        )
     if numbers["left_lung"] is None and numbers["lungs_ml"] > 0:
         notes.append("left and right lung were not told apart: there are no shares of each lung")
     if lobes is None:

@@ -62,7 +62,8 @@ def test_results_lie_on_the_image_s_own_grid(tmp_path: Path) -> None:
 def test_left_and_right_are_the_patient_s(tmp_path: Path) -> None:
     write_chest(tmp_path / "chest.nii.gz", TURNED)
     image = read_image(tmp_path / "chest.nii.gz")
-    segment_image(lively_model(), tmp_path / "chest.nii.gz", tmp_path / "out", device="cpu")
+    report = segment_image(lively_model(), tmp_path / "chest.nii.gz", tmp_path / "out", device="cpu")
+    assert "classical operations" in report["quantification_notes"][0]
     sides, _ = read(tmp_path / "out" / "chest_lungs.nii.gz")
     # In LPS millimetres the patient's left lies at larger x; the middle of the body at x = 12.
     for label, sign in ((LEFT_LUNG, 1), (RIGHT_LUNG, -1)):
@@ -95,6 +96,7 @@ def test_lobes_are_scored(tmp_path: Path) -> None:
     )
     assert report["severity"]["scores"] == dict.fromkeys("12345", 5)
     assert report["severity"]["total"] == 25
+    assert not report["quantification_notes"]
     assert report["lobes"]["3"]["lobe_ml"] == pytest.approx((lobes == 3).sum() * where.voxel_volume_ml)
     lobes[lobes == 5] = 4
     lobes[0:20] = 1
