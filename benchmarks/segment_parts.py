@@ -38,6 +38,8 @@ def agreement(found: Tensor, exact: Tensor, cut: float) -> tuple[float, float]:
 
 def compare_precisions(model: ThreeWaySegmenter, scan: Scan, device: str) -> dict[str, float]:
     """The combined probability in reduced precision against float32, in the lungs."""
+    # Else the GPU's float32 would be TF32.
+    torch.backends.cudnn.allow_tf32 = False
     lungs = None
     combined = {}
     for precision in ("float32", "bfloat16"):

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from segmentation.results.segment_image import SegmentOptions
 
 CONSOLIDATION_HU = click.option(
-    "--consolidation-hu", default=-200.0, show_default=True, help="Clinical cut to consolidation, HU."
+    "--consolidation-hu",
+    type=click.FloatRange(-1024, 3071),
+    default=-200.0,
+    show_default=True,
+    help="Clinical cut to consolidation, HU.",
 )
 DICOM_SEG = click.option(
     "--dicom-seg",
@@ -195,6 +199,9 @@ def _many(
     cut = f"; consolidation cut at {options.consolidation_hu:g} HU" if target == "infection" else ""
     console.say(f"{len(outcome.reports)} of {len(scans)} scans segmented{before}{cut}:")
     console.wrote({"results": out, "summary": out / SUMMARY})
+    if outcome.leftovers:
+        names = ", ".join(outcome.leftovers[:3]) + (", ..." if len(outcome.leftovers) > 3 else "")
+        console.note(f"{out} also holds results of scans that are not in the folder now: {names}")
     console.finish(outcome.failures, outcome.notes)
 
 

@@ -47,7 +47,11 @@ def choose_precision(device: torch.device, precision: str = "auto") -> torch.dty
         raise UsageError("unknown precision", got=precision, expected=", ".join(PRECISIONS))
     if precision != "auto":
         return torch.bfloat16 if precision == "bfloat16" else torch.float32
-    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has("amx_bf16")
+    if device.type == "cuda":
+        # Older ones only emulate it, which PyTorch counts as support.
+        fast = torch.cuda.get_device_properties(device).major >= _AMPERE
+    else:
+        fast = cpu_has("amx_bf16")
     return torch.bfloat16 if fast else torch.float32
 
 
@@ -57,6 +61,9 @@ def cpu_has(feature: str) -> bool:
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get(feature))
 
+
+_AMPERE = 8
+"""Major compute capability of the first GPUs with bfloat16."""
 
 _CPU_PIXELS_AT_ONCE = 8 * 128 * 128
 """What a pass computes should stay in the processor's caches: larger batches are slower per slice."""
@@ -96,7 +103,7 @@ def out_of_memory(device: torch.device) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise DataError("the memory does not suffice", where=str(device), remedy=remedy) from error
     except RuntimeError as error:
-        # What PyTorch says on a CPU has no class of its own.
-        if "can't allocate memory" not in str(error):
+        # What PyTorch says on a CPU, and CUDA of a card that others have filled, has no class of its own.
+        if not any(words in str(error) for words in ("can't allocate memory", "out of memory")):
             raise
         raise DataError("the memory does not suffice", where=str(device), remedy=remedy) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -218,6 +219,8 @@ class ThreeWaySegmenter:
             offsets_mm = {
                 view: tuple(float(offset) for offset in description["offsets_mm"][view]) for view in VIEWS
             }
+            if not all(math.isfinite(offset) for view in VIEWS for offset in offsets_mm[view]):
+                raise ValueError("offsets that are not finite")
             grid_size, width = int(description["grid_size"]), int(description["width"])
             files = {view: description["views"][view] for view in VIEWS}
             StandardGrid(grid_size)
@@ -308,6 +311,11 @@ def _read_network(path: Path, sha256: str, in_channels: int, width: int) -> UNet
     if not (isinstance(weights, Mapping) and all(isinstance(t, torch.Tensor) for t in weights.values())):
         raise DataError("the file holds no network weights", where=path)
     _check_finite(weights, path)
+    first = weights.get("down.0.conv1.weight")
+    if first is None or tuple(first.shape) != (width, in_channels, 3, 3):
+        raise DataError(
+            "the weights belong to another network", where=path, expected=f"a U-Net of width {width}"
+        )
     network = UNet(in_channels, width)
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     if {key: tuple(value.shape) for key, value in weights.items()} != expected:

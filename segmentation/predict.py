@@ -98,11 +98,12 @@ class Predictor:
         self.largest_batch = 0
         self.device = choose_device(device)
         self.dtype = choose_precision(self.device, precision)
-        self._networks: dict[str, Callable[[Tensor], Tensor]] = {
-            view: FastUNet(network, self.device, self.dtype) for view, network in model.networks.items()
-        }
+        with out_of_memory(self.device):
+            self._networks: dict[str, Callable[[Tensor], Tensor]] = {
+                view: FastUNet(network, self.device, self.dtype) for view, network in model.networks.items()
+            }
         # One pass at a time on a GPU; compiled networks divide their work themselves.
-        self._threads = torch.get_num_threads() if self.device.type == "cpu" and not compiled else 1
+        self._threads = 1 if self.device.type == "cuda" or compiled else torch.get_num_threads()
         if compiled:
             self._networks = {view: torch.compile(network) for view, network in self._networks.items()}
 
@@ -154,6 +155,18 @@ class Predictor:
         return found, box
 
     @torch.inference_mode()
+    def combined(
+        self, scan: Scan, aggregation: Aggregation, *, progress: Progress = silent
+    ) -> tuple[NDArray[np.float32], Box]:
+        """Return the views' probabilities combined by a rule, float32 (z, y, x) of a box, and the box.
+
+        See `views`, whose box it is, for parameters and errors.
+        """
+        found, box = self.views(scan, progress=progress)
+        with out_of_memory(self.device):
+            return aggregation.combine(found).cpu().numpy(), box
+
+    @torch.inference_mode()
     def predict(
         self, scan: Scan, *, threshold: float | None = None, progress: Progress = silent
     ) -> Prediction:
@@ -176,16 +189,13 @@ class Predictor:
             The threshold is out of range.
         """
         aggregation = self.model.aggregation.at(threshold)
-        found, box = self.views(scan, progress=progress)
+        combined, box = self.combined(scan, aggregation, progress=progress)
         inside = region_of(scan, self.model.target)[box]
-        combined = aggregation.combine(found)
-        del found
-        mask = (combined > aggregation.cut) & torch.from_numpy(np.ascontiguousarray(inside)).to(self.device)
         probability, unmasked = (np.zeros(scan.grid.shape, np.float32) for _ in range(2))
         whole = np.zeros(scan.grid.shape, np.bool_)
-        unmasked[box] = combined.cpu().numpy()
-        np.multiply(unmasked[box], inside, out=probability[box])
-        whole[box] = mask.cpu().numpy()
+        unmasked[box] = combined
+        np.multiply(combined, inside, out=probability[box])
+        whole[box] = (combined > np.float32(aggregation.cut)) & inside
         return Prediction(probability, whole, unmasked, aggregation)
 
     def _run_length(self, scan: Scan) -> dict[str, int]:

@@ -142,6 +142,8 @@ def _weights(path: Path) -> dict[str, Tensor]:
     weights = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise DataError('the checkpoint has no weights under "state_dict"', where=path)
+    if not all(bool(torch.isfinite(value).all()) for value in weights.values() if value.is_floating_point()):
+        raise DataError("the checkpoint holds NaN or infinity", where=path)
     # Training on several GPUs puts a prefix before every name.
     return {str(name).removeprefix("module."): value for name, value in weights.items()}
 

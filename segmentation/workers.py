@@ -25,7 +25,7 @@ def each(work: Callable[[Task], Result], tasks: Iterable[Task], threads: int) ->
         Done under `torch.inference_mode`.
     tasks : iterable
     threads : int
-        With one, the tasks are done here, with as many threads as PyTorch has.
+        As many as PyTorch has, which it is left with. With one, the tasks are done here.
 
     Raises
     ------
@@ -36,7 +36,6 @@ def each(work: Callable[[Task], Result], tasks: Iterable[Task], threads: int) ->
         for task in tasks:
             yield _inferring(work, task)
         return
-    before = torch.get_num_threads()
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
         waiting = {pool.submit(_inferring, work, task) for task in tasks}
@@ -47,7 +46,7 @@ def each(work: Callable[[Task], Result], tasks: Iterable[Task], threads: int) ->
     finally:
         pool.shutdown(cancel_futures=True)
         # The workers' setting is also that of threads to come.
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
 
 
 def _inferring(work: Callable[[Task], Result], task: Task) -> Result:

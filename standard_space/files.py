@@ -17,7 +17,7 @@ from typing import Any
 from standard_space.errors import OutOfSpaceError, ReadError, UsageError
 from standard_space.version import lungcast_version
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TEMPORARY = re.compile(r"\.tmp-\d+-[0-9a-f]{8}-")
 
 
@@ -89,7 +89,7 @@ def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
         with atomic_path(path) as temporary:
             temporary.write_bytes(content)
     except OSError as error:
-        if error.errno not in _NO_SPACE:
+        if error.errno not in NO_SPACE:
             raise
         raise OutOfSpaceError(
             "the disk is full", where=Path(path).parent, remedy="free some space and run the command again"

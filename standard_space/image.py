@@ -96,7 +96,7 @@ def read_image(path: str | Path, *, level_width_hu: tuple[float, float] | None =
         hu = np.float32(level) + (hu / np.float32(255.0) - np.float32(0.5)) * np.float32(width)
         notes.append(
             f"8-bit windowed input: 0..255 taken as the window {level:g}/{width:g} HU"
-            f"{'' if level_width_hu else ', the default; if it was another, say so in the manifest'}"
+            f"{'' if level_width_hu else ', the default; if it was another, say so (manifest, or --window)'}"
         )
         return CTImage(hu, Geometry.of(image), sha256_of(path), Window(level, width, "8-bit"), notes)
     if low > -500:

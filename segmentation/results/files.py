@@ -16,14 +16,17 @@ from segmentation.results.native import NativePrediction
 from segmentation.results.overlay import overlay_figure
 from segmentation.results.quantification import kinds, quantify, quantify_lungs
 from simulator.figures import save_figure
-from standard_space.errors import DataError
-from standard_space.files import write_json
+from standard_space.errors import DataError, OutOfSpaceError
+from standard_space.files import NO_SPACE, write_json
 from standard_space.image import CTImage, write_volume
 from standard_space.window import CONSOLIDATION_HU
 
 QUANTIFICATION = "quantification.json"
 
 OUTSIDE_LUNGS_NOTED = 0.05
+
+PLAUSIBLE_LUNGS_ML = (1000, 12000)
+"""Of an adult, from breathing out with severe disease to breathing in."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ def write_result(
     voxel_ml, cut_hu = image.geometry.voxel_volume_ml, options.consolidation_hu
     if target == "lungs":
         numbers = quantify_lungs(found.mask, image.array, voxel_ml)
+        numbers["quantification_notes"] = _implausible_lungs(numbers["lungs_ml"])
     else:
         numbers = quantify(
             found.mask,
@@ -133,6 +137,10 @@ def write_result(
             )
         write_json(files["quantification"], report)
     except OSError as error:
+        if error.errno in NO_SPACE:
+            raise OutOfSpaceError(
+                "the disk is full", where=folder, remedy="free some space and run the command again"
+            ) from error
         raise DataError("the results cannot be written", where=folder, got=error.strerror) from error
     return report
 
@@ -153,7 +161,7 @@ def _title(stem: str, numbers: dict[str, Any], target: str) -> str:
 def _notes(
     found: NativePrediction, lobes: NDArray[np.uint8] | None, numbers: dict[str, Any], lungs_from: str
 ) -> list[str]:
-    notes = []
+    notes = _implausible_lungs(numbers["lungs_ml"])
     if lungs_from == "classical":
         notes.append(
             "the lungs were found by classical operations: dense consolidation at the pleura may lie outside "
@@ -169,6 +177,15 @@ def _notes(
     if len(numbers["lobes"]) != 5:
         notes.append(f"{len(numbers['lobes'])} lobes given, not five: there is no total severity score")
     return notes
+
+
+def _implausible_lungs(lungs_ml: float) -> list[str]:
+    low, high = PLAUSIBLE_LUNGS_ML
+    if low <= lungs_ml <= high:
+        return []
+    return [
+        f"lungs of {lungs_ml:.0f} ml are no whole lungs of an adult ({low} to {high} ml): see the overlay"
+    ]
 
 
 def _share(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> float:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from threading import Lock
+from typing import Any
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -40,15 +43,24 @@ class LungFinder:
                 remedy="name a lung mask, or a model trained with --target lungs",
             )
         self._predictor = predictor
-        self.model_id = predictor.model.model_id
+        self._model_id = predictor.model.model_id
 
     @property
     def source(self) -> str:
         """Who found the lungs, for the provenance."""
-        return f"model {self.model_id}"
+        rule = self._predictor.model.aggregation
+        return f"model {self._model_id}, {rule.rule}, {rule.threshold:g}"
 
-    def find(self, image: CTImage, window: Window | None = None) -> NDArray[np.bool_]:
+    def to_json(self) -> dict[str, Any]:
+        """What the lungs depend on: the networks, and the rule and threshold, which `lungcast tune` changes."""
+        return {"model_id": self._model_id, "aggregation": self._predictor.model.aggregation.to_json()}
+
+    def find(
+        self, image: CTImage, window: Window | None = None, *, kernels: Lock | None = None
+    ) -> NDArray[np.bool_]:
         """Return the lungs of an image, bool native (z, y, x).
+
+        `kernels` is held while Numba computes, where other threads do so too; see `prepare_scan`.
 
         Raises
         ------
@@ -56,11 +68,12 @@ class LungFinder:
             None were found.
         """
         model = self._predictor.model
-        scan = embed(image, model.grid, window=window, require_lungs=False)
-        views, box = self._predictor.views(scan)
-        with torch.inference_mode():
-            combined = model.aggregation.combine(views).cpu().numpy()
-        lungs = box_to_native(combined, box, scan, model.aggregation, target="lungs").mask
+        held = nullcontext() if kernels is None else kernels
+        with held:
+            scan = embed(image, model.grid, window=window, require_lungs=False)
+        combined, box = self._predictor.combined(scan, model.aggregation)
+        with held:
+            lungs = box_to_native(combined, box, scan, model.aggregation, target="lungs").mask
         parts, count = ndimage.label(lungs)
         if count == 0:
             raise NoLungsError("the model of the lungs found none", remedy="give a lung mask (--lungs)")

@@ -63,7 +63,9 @@ def overlay_figure(
     )
     window = f"window {DEFAULT_LEVEL_HU:g}/{DEFAULT_WIDTH_HU:g} HU"
     figure.suptitle(
-        f"{title}\n{legend}; {window}; made by lungcast for research, not for diagnosis", fontsize=9
+        f"{title}\n{legend}; {window}; made by lungcast for research, not for diagnosis",
+        fontsize=9,
+        parse_math=False,
     )
     return figure
 

@@ -33,7 +33,12 @@ def scans_in(path: str | Path) -> list[Path] | None:
         visible = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
     except OSError as error:
         raise ReadError(f"the folder cannot be listed ({error.strerror})", where=path) from None
-    images = [entry for entry in visible if entry.is_file() and entry.name.lower().endswith(SUFFIXES)]
+    # A broken link with an image's name is a scan as well: it fails by name when it is read.
+    images = [
+        entry
+        for entry in visible
+        if (entry.is_file() or not entry.exists()) and entry.name.lower().endswith(SUFFIXES)
+    ]
     with quiet():
         direct = any(_is_dicom(entry) for entry in visible if entry.is_file() and entry not in images)
         series = [] if direct else [entry for entry in visible if entry.is_dir() and _holds_dicom(entry)]

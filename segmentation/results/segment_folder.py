@@ -43,12 +43,16 @@ _BYTES_A_VOXEL = {True: 0.5, False: 0.05}
 
 @dataclass
 class FolderOutcome:
-    """What a run did: reports, failures and notes by scan, and the scans an earlier run had done."""
+    """What a run did: reports, failures and notes by scan, and the scans an earlier run had done.
+
+    `leftovers` are results in the folder of scans that are no longer among those asked for.
+    """
 
     reports: dict[str, dict[str, Any]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
     kept: list[str] = field(default_factory=list)
+    leftovers: list[str] = field(default_factory=list)
 
 
 def run_request(
@@ -75,7 +79,7 @@ def run_request(
         "probability": options.probability,
         "dicom_seg": options.dicom_seg,
         "precision": precision,
-        "lungs_model_id": None if lung_finder is None else lung_finder.model_id,
+        "lungs_model": None if lung_finder is None else lung_finder.to_json(),
         "window": None if window is None else [window.level_hu, window.width_hu],
     }
 
@@ -208,7 +212,7 @@ def segment_folder(
         The disk is full: what is done is whole.
     """
     folder = Path(folder)
-    outcome = FolderOutcome()
+    outcome = FolderOutcome(leftovers=_leftovers(folder, images))
     problems: dict[str, str] = {}
 
     def read(image: Path) -> _Ready | _Kept:
@@ -279,6 +283,13 @@ def _read_ahead(
                 upcoming = pool.submit(told, read, images[index + 1])
             yield image, ready
             del ready
+
+
+def _leftovers(folder: Path, images: Sequence[Path]) -> list[str]:
+    """Names of earlier results in a folder that belong to none of the images."""
+    asked = {image_stem(image) for image in images}
+    inside = sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in asked)
+    return [path.name for path in inside if (read_mark(path) or {}).get("lungcast") == KIND]
 
 
 def _discard(folder: Path) -> None:

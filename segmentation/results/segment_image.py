@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -127,9 +128,9 @@ def prepare_scan(
         lungs = read_mask(lungs, image.geometry)
     lobes = None if source.lobes is None else read_lobes(source.lobes, image)
     try:
+        if lungs is None and lung_finder is not None:
+            lungs = lung_finder.find(image, window, kernels=_kernels)
         with _kernels:
-            if lungs is None and lung_finder is not None:
-                lungs = lung_finder.find(image, window)
             scan = embed(
                 image,
                 model.grid,
@@ -159,14 +160,12 @@ def segment_prepared(
     """Run the networks on a prepared scan, which is used up, and write its result; see `segment_image`."""
     model, scan, image = predictor.model, prepared.scan, prepared.image
     aggregation = model.aggregation.at(options.threshold)
-    views, box = predictor.views(scan, progress=progress)
-    with torch.inference_mode():
-        combined = aggregation.combine(views).cpu().numpy()
+    combined, box = predictor.combined(scan, aggregation, progress=progress)
     about = _about(predictor, scan, image, aggregation)
     # The embedded scan takes more memory than the way back: only its lungs are still needed.
     nothing = np.empty((0, 0, 0))
     scan = replace(scan, signal=nothing.astype(np.float32), airways=nothing > 0, vessels=nothing > 0)
-    del prepared.scan, views
+    del prepared.scan
     with _kernels:
         found = box_to_native(combined, box, scan, aggregation, lungs=prepared.lungs, target=model.target)
     del scan, combined
@@ -259,7 +258,8 @@ def read_lobes(path: Path, image: CTImage) -> NDArray[np.uint8]:
 
 def image_stem(path: str | Path) -> str:
     """Return an image's file name without its image suffixes; a DICOM folder's own name."""
-    path = Path(path).resolve()
+    # Not resolved: a link may name by pseudonym what its target names by patient.
+    path = Path(os.path.abspath(path))
     if path.is_dir():
         return path.name
     name = path.name

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -28,6 +30,16 @@ def test_reduced_precision_only_where_it_is_faster(
     assert choose_precision(CPU, "bfloat16") == torch.bfloat16
 
 
+@pytest.mark.parametrize(
+    ("major", "expected"), [(7, torch.float32), (8, torch.bfloat16), (9, torch.bfloat16)]
+)
+def test_a_gpu_that_emulates_bfloat16_gets_float32(
+    major: int, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda where: SimpleNamespace(major=major))
+    assert choose_precision(GPU) == expected
+
+
 def test_an_old_torch_that_does_not_tell_gets_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert choose_precision(CPU) == torch.float32
@@ -53,6 +65,7 @@ def test_a_pass_fits_the_caches_or_half_the_gpu_s_free_memory(monkeypatch: pytes
     [
         torch.OutOfMemoryError("CUDA out of memory"),
         MemoryError(),
+        RuntimeError("CUDA error: out of memory"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
     ],
 )

@@ -130,6 +130,8 @@ def pickle_code(folder: Path) -> None:
         (edit_json(aggregation=None), "damaged"),
         (edit_json(scores=None), "damaged"),
         (edit_json(offsets_mm={"xy": [0.0]}), "damaged"),
+        (edit_json(offsets_mm={view: [-5.0, -2.0, float("nan"), 2.0, 5.0] for view in VIEWS}), "damaged"),
+        (edit_json(width=100_000), "another network"),
         (edit_json(grid_size=3), "damaged"),
         (edit_json(training=None), "damaged"),
         (remove_key, "damaged"),

@@ -214,7 +214,16 @@ def test_the_command_writes_a_model_folder(files: dict[str, Path], tmp_path: Pat
     assert ThreeWaySegmenter.load(out).width == WIDTH
     assert CliRunner().invoke(main, command).exit_code == 2
     assert CliRunner().invoke(main, [*command, "--force", "-q"]).exit_code == 0
-    files["X"].write_bytes(b"nothing")
+    good = files["X"].read_bytes()
+    weights = released_weights(0)
+    weights["conv.bias"][0] = float("nan")
+    torch.save({"state_dict": weights}, files["X"])
+    result = CliRunner().invoke(main, [*command, "--force"])
+    assert result.exit_code == 1
+    assert "best_model-X.pth: the checkpoint holds NaN" in result.output or "NaN" in result.output
+    assert "best_model-X.pth" in result.output
+    assert ThreeWaySegmenter.load(out).width == WIDTH
+    files["X"].write_bytes(good[:-200])
     result = CliRunner().invoke(main, [*command, "--force"])
     assert result.exit_code == 1
     assert "holds more than tensors" in result.output

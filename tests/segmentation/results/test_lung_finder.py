@@ -51,7 +51,14 @@ def test_a_model_s_lungs_are_looked_in(tmp_path: Path) -> None:
     )
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "out" / "quantification.json").read_text())
-    assert report["lungs_from"] == finder.source == f"model {band_model().model_id}"
+    assert report["lungs_from"] == finder.source == f"model {band_model().model_id}, sum>t, 2"
+    # The same networks with another threshold find other lungs: that is another request.
+    stricter = band_model()
+    stricter.aggregation = stricter.aggregation.at(2.9)
+    stricter.save(tmp_path / "lungs_model")
+    result = CliRunner().invoke(main, [w if k in (0, 4) else str(tmp_path / w) for k, w in enumerate(words)])
+    assert result.exit_code == 2
+    assert "another segmentation" in result.output
     ml = np.count_nonzero(found) * read_image(tmp_path / "chest.nii.gz").geometry.voxel_volume_ml
     assert report["lungs_ml"] == pytest.approx(ml)
 

@@ -58,3 +58,11 @@ def test_nothing_to_show_is_no_failure(tmp_path: Path, shape: tuple[int, int, in
     none, full = np.zeros(shape, bool), np.ones(shape, bool)
     for name, found in (("none", predicted(none, none)), ("full", predicted(full, full))):
         assert pixels(tmp_path / f"{name}.png", image, found).size
+
+
+def test_a_name_is_not_taken_for_mathematics(tmp_path: Path) -> None:
+    image, lungs, infection = body(geometry())
+    figure = overlay_figure(
+        image, predicted(infection, lungs), target="infection", title=r"x$\q$y", consolidation_hu=-600.0
+    )
+    save_figure(figure, tmp_path / "a.png")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from segmentation.results.scan_folder import check_masks, scan_input, scans_in
+from segmentation.results.segment_image import image_stem
 from standard_space.errors import DataError, UsageError
 from tests.standard_space.dicom.dicom_files import series
 
@@ -41,6 +42,18 @@ def test_a_folder_of_scans_holds_image_files_and_series(tmp_path: Path) -> None:
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks" / "b.nii.gz").touch()
     assert names(tmp_path) == ["a.NRRD", "b.nii.gz", "c.mha", "d"]
+
+
+def test_a_link_is_named_by_itself_and_a_broken_one_is_not_passed_over(tmp_path: Path) -> None:
+    for patient in ("jane", "john"):
+        (tmp_path / patient).mkdir()
+        (tmp_path / patient / "ct.nii.gz").touch()
+    (tmp_path / "scans").mkdir()
+    for k, patient in enumerate(("jane", "john", "gone")):
+        (tmp_path / "scans" / f"p{k}.nii.gz").symlink_to(tmp_path / patient / "ct.nii.gz")
+    found = scans_in(tmp_path / "scans")
+    assert found is not None
+    assert [image_stem(path) for path in found] == ["p0", "p1", "p2"]
 
 
 def test_what_is_unclear_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import shutil
 import threading
@@ -129,6 +130,30 @@ def test_a_run_is_taken_up_where_it_stopped(predictor: Predictor, scans: Path, t
     assert list(outcome.failures) == ["b"]
     assert not (out / "b").exists()
     assert not run(predictor, scans, out, force=True).kept
+
+
+def test_scans_that_are_gone_and_links_that_lead_nowhere_are_named(
+    predictor: Predictor, scans: Path, tmp_path: Path
+) -> None:
+    (scans / "b.nii.gz").unlink()
+    assert run(predictor, scans, tmp_path / "out").leftovers == []
+    (scans / "c.nii.gz").unlink()
+    (scans / "e.nii.gz").symlink_to(tmp_path / "nowhere.nii.gz")
+    outcome = run(predictor, scans, tmp_path / "out")
+    assert outcome.leftovers == ["c"]
+    assert list(outcome.failures) == ["e"]
+    assert "defect" not in outcome.failures["e"]
+
+
+def test_a_disk_that_is_full_for_the_overlay_stops_the_run(
+    predictor: Predictor, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(figure: Any, path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("segmentation.results.files.save_figure", full)
+    with pytest.raises(OutOfSpaceError, match="disk is full"):
+        run(predictor, scans, tmp_path / "out")
 
 
 def test_another_request_is_refused(predictor: Predictor, scans: Path, tmp_path: Path) -> None:

@@ -124,6 +124,12 @@ def test_a_model_of_the_lungs_writes_lungs(tmp_path: Path) -> None:
     assert set(np.unique(found)) == {0, 1}
     assert report["lungs_ml"] == pytest.approx(found.sum() * where.voxel_volume_ml)
     assert "infection_ml" not in report
+    small = np.zeros_like(lungs)
+    small[12:16] = lungs[12:16]
+    seen = segment_image(
+        constant_model(0.9), tmp_path / "chest.nii.gz", tmp_path / "s", lungs=small, device="cpu"
+    )
+    assert "no whole lungs of an adult" in seen["quantification_notes"][0]
     with pytest.raises(UsageError, match="finds the lungs"):
         segment_image(model, tmp_path / "chest.nii.gz", tmp_path / "o", lungs=lungs, device="cpu")
     write_air(tmp_path / "air.nii.gz")
