@@ -204,7 +204,14 @@ def targets_of(
     if "gpu" in found:
         best = min((found["gpu"][kind] for kind in ("plain", "compiled")), key=lambda part: part["seconds"])
         rows += [
-            target("scan in memory to mask on the GPU", best["seconds"], "s", 1.0, "at most", 15.0),
+            target(
+                "embedded scan in memory to mask on the GPU, best of three",
+                best["seconds"],
+                "s",
+                1.0,
+                "at most",
+                15.0,
+            ),
             target("peak memory on the GPU", best["peak_gb"], "GB", 8, "at most"),
         ]
     return rows
@@ -243,7 +250,8 @@ def tables(content: dict[str, Any]) -> str:
         "Versions: " + ", ".join(f"{name} {version}" for name, version in content["versions"].items()) + ".",
         f"{image['what'][0].upper()}{image['what'][1:]} of {shape} voxels, {image['lungs_ml']:.0f} ml of lungs. "
         f"First run of the command: {content['command_first_seconds']:.1f} s. The peer computed "
-        f"{content['peer']['slices']} slices; the release needs the same time again for its lungs.",
+        f"{content['peer']['slices']} slices; the release needs the same time again for its lungs. Precision and "
+        "margin are of a model trained for a moment on this very phantom.",
         rows_markdown(["image in memory to mask, s", "embedding with lungs", "networks", "both"], memory),
         "One slice of 304 x 384 through one network, oneDNN held to each instruction set:",
         rows_markdown(["instruction set", "float32 ms", "bfloat16 ms"], sets),

@@ -49,7 +49,8 @@ def _folder(path: Path) -> tuple[str, dict[str, Any]]:
     if (path / MODEL_FILE).is_file():
         model = ThreeWaySegmenter.load(path)
         details = json.loads((path / MODEL_FILE).read_text(encoding="utf-8"))
-        return f"a three-way segmenter for the {model.grid_size}^3 grid", details
+        what = f"a three-way segmenter for the {model.grid_size}^3 grid, which finds the {model.target}"
+        return what, details
     if mark is None:
         raise UsageError("nothing that lungcast wrote", where=path)
     kind = str(mark["lungcast"])
