@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,9 +17,17 @@ from cli.scoring_options import GRID, NSD_TOLERANCE, rule_option
 @click.argument("out", type=FILE)
 @click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="Of patients.")
 @click.option("--augmented", type=FILE, help="Synthetic scans of COHORT, trained on with their patient.")
+@click.option("--target", type=click.Choice(["infection", "lungs"]), default="infection", show_default=True)
 @click.option("--steps", type=int, help="Optimiser steps per view  [default: 2000]")
+@click.option(
+    "--epochs", type=float, help="Instead of --steps: epochs of 64 slices per original scan and view."
+)
 @click.option("--batch", "batch_size", default=8, show_default=True, help="Slices per step.")
+@click.option("--patch", type=int, help="Side of training patches, voxels.  [default: 3/8 of the grid]")
 @click.option("--width", default=16, show_default=True, help="Channels of the networks' first level.")
+@click.option(
+    "--memory-mb", default=3000, show_default=True, help="For scans kept in memory; others take turns."
+)
 @rule_option("--aggregation")
 @GRID
 @NSD_TOLERANCE
@@ -32,15 +41,11 @@ def crossvalidate(
     out: Path,
     folds: int,
     augmented: Path | None,
-    steps: int | None,
-    batch_size: int,
-    width: int,
-    rule: str,
     space: str,
     nsd_tolerance_mm: float,
-    seed: int,
     device: str,
     force: bool,
+    **chosen: Any,
 ) -> None:
     """Train, tune and score a model per fold of COHORT's patients, and pool the scores in OUT.
 
@@ -54,6 +59,8 @@ def crossvalidate(
     from segmentation.training import TrainingOptions
     from standard_space.cohort import Cohort
 
+    # What is not named above is an option of training under its own name.
+    options = TrainingOptions(**chosen)
     opened = Cohort.open(cohort)
     with console.progress("crossvalidate") as progress:
         result = run(
@@ -61,7 +68,7 @@ def crossvalidate(
             out,
             folds=folds,
             augmented=None if augmented is None else Cohort.open(augmented, sources=opened),
-            options=TrainingOptions(steps=steps, batch_size=batch_size, width=width, rule=rule, seed=seed),
+            options=options,
             scoring=ScoringOptions(space, nsd_tolerance_mm),
             device=device,
             force=force,

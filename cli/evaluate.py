@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +53,9 @@ def evaluate(
     from segmentation.evaluation.tables import format_scores, scores_csv
     from segmentation.model import ThreeWaySegmenter
     from standard_space.cohort import Cohort
-    from standard_space.errors import UsageError
+    from standard_space.errors import LungcastError, UsageError
     from standard_space.files import check_output_file, write_json, write_text
+    from standard_space.jobs import told
 
     options = ScoringOptions(space, nsd_tolerance_mm)
     for path in (json_path, csv_path, None if figures is None else figures / "figure.png"):
@@ -64,22 +66,20 @@ def evaluate(
         raise UsageError(
             "the two models find different things", where=against, got=other.target, expected=loaded.target
         )
+    if other is not None and other.grid_size != loaded.grid_size:
+        raise UsageError(
+            "the two models lie on different grids, and no cohort is on both",
+            where=against,
+            got=other.grid_size,
+            expected=loaded.grid_size,
+        )
     with console.progress("evaluate") as progress:
         scores = score(loaded, opened, threshold=threshold, device=device, options=options, progress=progress)
     console.say(format_scores(scores))
     failures: dict[str, str] = dict(scores["failures"])
-    content: dict[str, Any] = scores
-    if other is not None:
-        with console.progress("evaluate against") as progress:
-            rival = score(other, opened, device=device, options=options, progress=progress)
-        comparison = compare(scores, rival)
-        console.say()
-        console.say(format_comparison(comparison, (f"MODEL {loaded.model_id}", f"AGAINST {other.model_id}")))
-        content = {**scores, "against": rival, "comparison": comparison}
-        failures |= {f"{name} (against)": text for name, text in rival["failures"].items()}
     written: dict[str, str | Path] = {}
     if json_path is not None:
-        write_json(json_path, content)
+        write_json(json_path, scores)
         written["scores"] = json_path
     if csv_path is not None:
         write_text(csv_path, scores_csv(scores["scans"]))
@@ -87,6 +87,22 @@ def evaluate(
     if figures is not None:
         _draw(loaded, opened, scores, figures, threshold, device)
         written["figures"] = figures
+    if other is not None:
+        with console.progress("evaluate against") as progress:
+            rival = told(
+                functools.partial(score, other, device=device, options=options, progress=progress), opened
+            )
+        if isinstance(rival, LungcastError):
+            failures["against"] = f"against: {rival}"
+        else:
+            comparison = compare(scores, rival)
+            console.say()
+            console.say(
+                format_comparison(comparison, (f"MODEL {loaded.model_id}", f"AGAINST {other.model_id}"))
+            )
+            failures |= {f"{name} (against)": text for name, text in rival["failures"].items()}
+            if json_path is not None:
+                write_json(json_path, {**scores, "against": rival, "comparison": comparison})
     if written:
         console.wrote(written)
     console.finish(failures)

@@ -37,7 +37,7 @@ def tune(console: Console, model: Path, cohort: Path, rule: str, device: str) ->
             learned += f", bias {chosen.bias:.4g}"
     console.say(
         f"{rule}: threshold {chosen.threshold:g}{learned}; median Dice {found.tuned.median_dice:.3f} on the "
-        f"standard grid of the {len(found.scans)} scans it was tuned on:"
+        f"standard grid of the {found.tuned.scans} scans it was tuned on:"
     )
     for text in found.left_out:
         console.note(f"left out: {text}")

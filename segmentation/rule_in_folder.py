@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
+from segmentation.aggregation import LEARNED_RULES
 from segmentation.evaluation.cohort_scores import skipped
-from segmentation.evaluation.scan_scores import group_of, no_truth
+from segmentation.evaluation.scan_scores import group_of
 from segmentation.model import MODEL_FILE, ThreeWaySegmenter, image_sha256, patient_sha256
-from segmentation.tuning import Tuned, tune
-from standard_space.cohort import Cohort
+from segmentation.tuning import Tuned, not_tuned_on, tune
+from standard_space.cohort import Cohort, Entry
 from standard_space.errors import DataError, LungcastError, UsageError
 from standard_space.files import write_json
 from standard_space.folders import folder_lock
@@ -25,7 +26,7 @@ from standard_space.scan import Scan
 
 @dataclass
 class TunedFolder:
-    """What came of it: the rule, the scans used, those left out (sentences), and failures by scan name."""
+    """What came of it: the rule, the scans tuned on, those left out (sentences), and failures by scan name."""
 
     tuned: Tuned
     scans: list[str] = field(default_factory=list)
@@ -68,8 +69,8 @@ def tune_folder(
     with folder_lock(folder):
         model = ThreeWaySegmenter.load(folder)
         _refuse_training_patients(model, cohort)
-        run = _Scans(model, cohort, progress)
-        tuned = tune(model, run.scans(), rule=rule, device=device)
+        run = _Scans(model, cohort, progress, passes=2 if rule in LEARNED_RULES else 1)
+        tuned = tune(model, run, rule=rule, device=device)
         description = json.loads((folder / MODEL_FILE).read_text(encoding="utf-8"))
         description["aggregation"] = tuned.aggregation.to_json()
         known = description["training"].get("validation_patients", [])
@@ -78,10 +79,10 @@ def tune_folder(
             **tuned.aggregation.to_json(),
             "space": "standard",
             "median_dice": tuned.median_dice,
-            "scans": len(run.names),
+            "scans": tuned.scans,
         }
         write_json(folder / MODEL_FILE, description)
-    return TunedFolder(tuned, run.names, run.left_out, run.failures)
+    return TunedFolder(tuned, [entry.name for entry in run.used], run.left_out, run.failures)
 
 
 def merged_patients(
@@ -95,32 +96,47 @@ def merged_patients(
 
 
 class _Scans:
-    """Reads the scans to tune on, one at a time; keeps whose they were and what went wrong."""
+    """The scans to tune on, read one at a time whenever they are gone through.
 
-    def __init__(self, model: ThreeWaySegmenter, cohort: Cohort, progress: Progress) -> None:
+    The first time it is kept whose they were and what went wrong; later only those that were used are read.
+    """
+
+    def __init__(self, model: ThreeWaySegmenter, cohort: Cohort, progress: Progress, *, passes: int) -> None:
         self._model, self._cohort, self._progress = model, cohort, progress
-        self.names: list[str] = []
+        self._done, self._total = 0, passes * len(cohort.entries)
+        self._known = False
+        self.used: list[Entry] = []
         self.patients: list[tuple[str, str | None]] = []
         self.left_out: list[str] = []
         self.failures: dict[str, str] = {}
 
-    def scans(self) -> Iterator[Scan]:
-        entries = self._cohort.entries
-        for done, entry in enumerate(entries, 1):
-            reason = skipped(entry, self._model.target)
-            scan = None if reason is not None else told(self._cohort.read, entry)
-            if isinstance(scan, LungcastError):
-                self.failures[entry.name] = str(scan)
-            elif scan is not None:
-                self._model.check_scan_grid(scan)
-                reason = no_truth(scan, self._model.target, "standard")
-                if reason is None:
-                    self.names.append(entry.name)
-                    self.patients.append((patient_sha256(scan.patient), image_sha256(scan)))
-                    yield scan
-            if reason is not None:
-                self.left_out.append(f"{entry.name}: {reason}")
-            self._progress(entry.name, done, len(entries))
+    def __iter__(self) -> Iterator[Scan]:
+        known, self._known = self._known, True
+        for entry in self._cohort.entries:
+            scan = self._again(entry) if known else self._first(entry)
+            if scan is not None:
+                yield scan
+            self._done += 1
+            self._progress(entry.name, self._done, self._total)
+
+    def _first(self, entry: Entry) -> Scan | None:
+        reason = skipped(entry, self._model.target)
+        scan = None if reason is not None else told(self._cohort.read, entry)
+        if isinstance(scan, LungcastError):
+            self.failures[entry.name] = str(scan)
+            return None
+        if scan is not None:
+            self._model.check_scan_grid(scan)
+            reason = not_tuned_on(scan, self._model.target)
+        if scan is None or reason is not None:
+            self.left_out.append(f"{entry.name}: {reason}")
+            return None
+        self.used.append(entry)
+        self.patients.append((patient_sha256(scan.patient), image_sha256(scan)))
+        return scan
+
+    def _again(self, entry: Entry) -> Scan | None:
+        return self._cohort.read(entry) if entry in self.used else None
 
 
 def _refuse_training_patients(model: ThreeWaySegmenter, cohort: Cohort) -> None:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from segmentation.aggregation import DEFAULT_THRESHOLD, LEARNED_RULES, RULES, Aggregation
+from segmentation.evaluation.scan_scores import no_truth, truth_of
 from segmentation.learned_rules import fit_rule
 from segmentation.model import ThreeWaySegmenter, seed_for
 from segmentation.predict import Predictor, region_of
@@ -40,12 +41,15 @@ class Tuned:
         Over the validation scans at that threshold, standard grid.
     thresholds, scores : list of float
         Every threshold tried, on the rule's scale, and its median Dice.
+    scans : int
+        Tuned on; those that were skipped do not count.
     """
 
     aggregation: Aggregation
     median_dice: float
     thresholds: list[float]
     scores: list[float]
+    scans: int
 
 
 @dataclass(frozen=True)
@@ -66,16 +70,19 @@ def tune(
 ) -> Tuned:
     """Find the numbers of a rule and the threshold with the best median Dice on validation scans.
 
-    The model is not changed; set ``model.aggregation`` to keep the result. Scans without annotation, or without a
-    single voxel of the target, are skipped. Every threshold's Dice is exact; among equals the one nearest to the
-    rule's usual one wins. Scans are read once, one at a time; for a learned rule their probabilities wait in a
-    temporary file.
+    The model is not changed; set ``model.aggregation`` to keep the result. Scans that `not_tuned_on` names a
+    reason for are skipped. Every threshold's Dice is exact; among equals the one nearest to the rule's usual one
+    wins. One scan is in memory at a time. A learned rule needs them twice: first for a sample of their voxels,
+    then for their Dice.
 
     Parameters
     ----------
     model : ThreeWaySegmenter
     validation : iterable of Scan
-        Of patients that the model was not trained on.
+        Of patients that the model was not trained on. A collection, or anything else that gives the same scans
+        each time it is gone through, is read and predicted twice for a learned rule and costs no disk. Of a
+        generator, which gives them once, the probabilities wait in the system's temporary folder, 12 bytes for
+        each voxel of the lungs.
     rule : str
         One of `RULES`; learned ones are fitted first, see `fit_rule`, on voxels drawn by a fixed seed, each scan
         counting the same.
@@ -84,29 +91,42 @@ def tune(
     Raises
     ------
     DataError
-        No validation scan has anything to find, a scan lies on another grid, or a rule could not be learned.
+        No validation scan has anything to find, a scan lies on another grid, a rule could not be learned, or the
+        scans were not the same the second time.
     UsageError
         Unknown rule or device.
     """
     if rule not in RULES:
         raise UsageError("unknown aggregation rule", got=rule, expected=", ".join(RULES))
-    predictor = Predictor(model, device=device)
-    found = (_read(predictor, scan) for scan in validation)
-    regions = (region for region in found if region is not None)
+    regions = _Regions(Predictor(model, device=device), validation)
     if rule not in LEARNED_RULES:
         return _best(Aggregation(rule, usual_threshold(rule)), regions)
     with tempfile.TemporaryDirectory(prefix="lungcast-tune-") as folder:
-        kept = _Spool(Path(folder))
-        samples = [kept.add(region, number) for number, region in enumerate(regions)]
+        passing = isinstance(validation, Iterator)
+        kept = _Spool(regions, Path(folder)) if passing else regions
+        samples = [_sample(region, number) for number, region in enumerate(kept)]
         if not samples:
-            raise _nothing_to_find()
-        weights, bias = fit_rule(
-            rule,
-            np.concatenate([sample[0] for sample in samples]),
-            np.concatenate([sample[1] for sample in samples]),
-            np.concatenate([sample[2] for sample in samples]),
+            raise _nothing_to_find(model.target)
+        weights, bias = fit_rule(rule, *(np.concatenate(parts) for parts in zip(*samples, strict=True)))
+        tuned = _best(Aggregation(rule, usual_threshold(rule), weights, bias), kept)
+    if tuned.scans != len(samples):
+        raise DataError(
+            "the validation scans changed while the rule was learned",
+            got=f"{tuned.scans} scans",
+            expected=f"{len(samples)} as before",
         )
-        return _best(Aggregation(rule, usual_threshold(rule), weights, bias), kept)
+    return tuned
+
+
+def not_tuned_on(scan: Scan, target: str) -> str | None:
+    """Say why a scan cannot help to tune a model of a target, None when it can.
+
+    The scan needs an annotation, which for the lungs is the user's own mask, with at least one voxel.
+    """
+    reason = no_truth(scan, target, "standard")
+    if reason is None and not truth_of(scan, target, "standard").mask.any():
+        return "its annotation is empty"
+    return reason
 
 
 def usual_threshold(rule: str) -> float:
@@ -122,12 +142,12 @@ def thresholds_of(rule: str) -> NDArray[np.float64]:
     return np.round(np.arange(round(end / step) + 1) * step, 3)
 
 
-def _best(aggregation: Aggregation, regions: Iterable[_Region]) -> Tuned:
+def _best(aggregation: Aggregation, regions: _Regions | _Spool) -> Tuned:
     thresholds = thresholds_of(aggregation.rule)
     cuts = np.array([aggregation.at(threshold).cut for threshold in thresholds], np.float32)
     per_scan = [_dice_at(cuts, aggregation, region) for region in regions]
     if not per_scan:
-        raise _nothing_to_find()
+        raise _nothing_to_find(regions.target)
     median = np.median(per_scan, axis=0)
     best = np.flatnonzero(median == median.max())
     chosen = int(best[np.argmin(np.abs(thresholds[best] - usual_threshold(aggregation.rule)))])
@@ -136,6 +156,7 @@ def _best(aggregation: Aggregation, regions: Iterable[_Region]) -> Tuned:
         float(median[chosen]),
         thresholds.tolist(),
         median.tolist(),
+        len(per_scan),
     )
 
 
@@ -150,57 +171,70 @@ def _dice_at(cuts: NDArray[np.float32], aggregation: Aggregation, region: _Regio
     return 2.0 * hits / (predicted + region.true)
 
 
-def _read(predictor: Predictor, scan: Scan) -> _Region | None:
-    target = predictor.model.target
-    truth = scan.infection if target == "infection" else scan.lungs
-    if truth is None or not truth.any():
-        return None
-    views, box = predictor.views(scan)
-    inside = region_of(scan, target)[box]
-    return _Region(
-        views.cpu()[:, torch.from_numpy(np.ascontiguousarray(inside))],
-        truth[box][inside],
-        int(np.count_nonzero(truth)),
-    )
+def _sample(
+    region: _Region, number: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
+    """Return voxels to learn from: probabilities (voxels, 3), truth, and importance, whose sum is 1."""
+    rng = np.random.default_rng(seed_for(SEED, "tune", str(number)))
+    drawn, importance = [], []
+    for kind in (region.truth, ~region.truth):
+        places = np.flatnonzero(kind)
+        taken = rng.choice(places, min(SAMPLED_VOXELS, places.size), replace=False)
+        drawn.append(taken)
+        # Each kind counts as often as it is in the scan, however many of it were drawn.
+        share = places.size / region.truth.size
+        importance.append(np.full(taken.size, share / max(taken.size, 1)))
+    voxels = np.concatenate(drawn)
+    views = region.views.numpy()[:, voxels].T.astype(np.float64)
+    return views, region.truth[voxels], np.concatenate(importance)
 
 
-class _Spool:
-    """Regions of scans in a folder, read back one at a time."""
+class _Regions:
+    """The regions of the scans that can be tuned on, predicted anew each time they are gone through."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._rest: list[tuple[Path, NDArray[np.uint8], int]] = []
-
-    def add(
-        self, region: _Region, number: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
-        """Keep a region; return its sample: probabilities (voxels, 3), truth and importance (sum 1)."""
-        path = self._folder / f"{number}.npy"
-        np.save(path, region.views.numpy())
-        self._rest.append((path, np.packbits(region.truth), region.true))
-        rng = np.random.default_rng(seed_for(SEED, "tune", str(number)))
-        drawn, importance = [], []
-        for kind in (region.truth, ~region.truth):
-            places = np.flatnonzero(kind)
-            taken = rng.choice(places, min(SAMPLED_VOXELS, places.size), replace=False)
-            drawn.append(taken)
-            # Each kind counts as often as it is in the scan, however many of it were drawn.
-            share = places.size / region.truth.size
-            importance.append(np.full(taken.size, share / max(taken.size, 1)))
-        voxels = np.concatenate(drawn)
-        views = region.views.numpy()[:, voxels].T.astype(np.float64)
-        return views, region.truth[voxels], np.concatenate(importance)
+    def __init__(self, predictor: Predictor, scans: Iterable[Scan]) -> None:
+        self._predictor, self._scans = predictor, scans
+        self.target = predictor.model.target
 
     def __iter__(self) -> Iterator[_Region]:
-        for path, packed, true in self._rest:
-            views = np.load(path)
+        for scan in self._scans:
+            if not_tuned_on(scan, self.target) is not None:
+                continue
+            truth = truth_of(scan, self.target, "standard").mask
+            views, box = self._predictor.views(scan)
+            inside = region_of(scan, self.target)[box]
             yield _Region(
-                torch.from_numpy(views), np.unpackbits(packed, count=views.shape[1]).astype(np.bool_), true
+                views.cpu()[:, torch.from_numpy(np.ascontiguousarray(inside))],
+                truth[box][inside],
+                int(np.count_nonzero(truth)),
             )
 
 
-def _nothing_to_find() -> DataError:
+class _Spool:
+    """Regions that can be gone through once: kept in a folder meanwhile, and read from there afterwards."""
+
+    def __init__(self, regions: _Regions, folder: Path) -> None:
+        self._regions, self._folder = regions, folder
+        self._kept: list[tuple[Path, NDArray[np.uint8], int]] = []
+        self.target = regions.target
+
+    def __iter__(self) -> Iterator[_Region]:
+        if self._kept:
+            for path, packed, true in self._kept:
+                views = np.load(path)
+                truth = np.unpackbits(packed, count=views.shape[1]).astype(np.bool_)
+                yield _Region(torch.from_numpy(views), truth, true)
+            return
+        for number, region in enumerate(self._regions):
+            path = self._folder / f"{number}.npy"
+            np.save(path, region.views.numpy())
+            self._kept.append((path, np.packbits(region.truth), region.true))
+            yield region
+
+
+def _nothing_to_find(target: str) -> DataError:
+    what = "infected voxels" if target == "infection" else "lung masks of your own"
     return DataError(
         "no validation scan holds anything of what the model finds",
-        remedy="validate on annotated scans with infected voxels",
+        remedy=f"validate on annotated scans with {what}",
     )

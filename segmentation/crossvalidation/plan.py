@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from segmentation.model import seed_for
-from standard_space.cohort import Entry
+from standard_space.cohort import Cohort, Entry
 from standard_space.errors import UsageError
 from standard_space.export.folds import folds_of_entries
 
@@ -36,6 +36,26 @@ class FoldPlan:
     training: tuple[str, ...]
 
 
+def entries_for(cohort: Cohort, target: str) -> list[Entry]:
+    """Return a cohort's entries for `plan_folds`, their ``infected_ml`` that of the target, ml.
+
+    For the lungs it is None unless the user gave a lung mask: what was found by a program is no annotation.
+
+    Raises
+    ------
+    ScanFileError
+        A scan file that has to be looked into is missing, damaged or altered.
+    """
+    if target == "infection":
+        return cohort.entries
+
+    def volume_ml(entry: Entry) -> float | None:
+        own = not entry.synthetic and cohort.head(entry)["provenance"].get("lungs") == "user"
+        return entry.lungs_ml if own else None
+
+    return [replace(entry, infected_ml=volume_ml(entry)) for entry in cohort.entries]
+
+
 def plan_folds(entries: Sequence[Entry], folds: int, seed: int) -> list[FoldPlan]:
     """Share the patients of a cohort out between folds.
 
@@ -49,7 +69,7 @@ def plan_folds(entries: Sequence[Entry], folds: int, seed: int) -> list[FoldPlan
     Parameters
     ----------
     entries : sequence of Entry
-        Of the cohort; synthetic ones and those without annotation do not count.
+        Of the cohort, see `entries_for`; synthetic ones and those without annotation do not count.
     folds : int
         2 or more.
     seed : int

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from segmentation.aggregation import LEARNED_RULES
-from segmentation.crossvalidation.plan import FoldPlan, plan_folds
+from segmentation.crossvalidation.plan import FoldPlan, entries_for, plan_folds
 from segmentation.device import choose_device
 from segmentation.evaluation.cohort_scores import evaluate, groups_of
 from segmentation.evaluation.figures import draw_scores
@@ -104,7 +104,7 @@ def crossvalidate(
         One image stands under several patients.
     """
     options, scoring, out = options or TrainingOptions(), scoring or ScoringOptions(), Path(out)
-    plans = plan_folds(cohort.entries, folds, options.seed)
+    plans = plan_folds(entries_for(cohort, options.target), folds, options.seed)
     _check_rule(plans, options)
     items = items_of(cohort)
     originals = [item for item in items if not item.synthetic]

@@ -21,6 +21,9 @@ EXACT_PATIENTS = 50
 
 SIGNIFICANCE = 0.05
 
+DECIMALS = 12
+"""That a patient's difference is rounded to: what is beyond them is noise of the arithmetic."""
+
 SHARE_ERROR = "share_error"
 """|found - true| infected share of the lungs: the one score of which less is better."""
 
@@ -36,9 +39,9 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, An
     Returns
     -------
     dict
-        ``scans``, ``patients``, ``unit`` ("patient"), ``test``, and for every metric, and the error of the
-        infected share, what `paired_test` says of first - second; ``metrics`` is empty when no scan is held out
-        for both.
+        ``scans``, ``patients``, ``unit`` ("patient"), ``test``, ``knows_its_patients`` (a bool for each of the
+        two), and for every metric, and the error of the infected share, what `paired_test` says of first - second;
+        ``metrics`` is empty when no scan is held out for both.
     """
     others = {_key(row): row for row in second["scans"] if row["group"] == "held_out"}
     pairs = [
@@ -52,6 +55,7 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, An
         "patients": len({row["patient"] for row, _ in pairs}),
         "unit": "patient",
         "test": "Wilcoxon signed-rank, two-sided, patients without a difference dropped",
+        "knows_its_patients": [scores.get("knows_its_patients", True) for scores in (first, second)],
         "metrics": {metric: result for metric, result in found.items() if result["patients"]},
     }
 
@@ -72,7 +76,8 @@ def paired_test(differences: Sequence[Values]) -> dict[str, Any]:
         ``rank_biserial`` (-1 to 1: the share of rank sums above zero minus that below), ``p``, ``p_method`` and
         ``smallest_p``, the least p that this many patients can give. p is None without patients.
     """
-    means = np.array([float(values.mean()) for values in differences])
+    # Equal differences of scores must be equal, or they would not tie, and 0 must be 0.
+    means = np.array([float(values.mean()) for values in differences]).round(DECIMALS)
     moved = means[means != 0.0]
     result: dict[str, Any] = {
         "patients": means.size,
@@ -128,6 +133,12 @@ def format_comparison(comparison: Mapping[str, Any], names: tuple[str, str]) -> 
             f"warning: too few patients differ for this test: p for Dice cannot fall below {floor:.3g}, whatever "
             "the models do; no significance can be claimed or denied"
         )
+    for name, knows in zip(names, comparison["knows_its_patients"], strict=True):
+        if not knows:
+            lines.append(
+                f"warning: {name} was imported and does not know its training patients: it may have seen those "
+                "it is compared on"
+            )
     return "\n".join(lines)
 
 

@@ -22,6 +22,9 @@ FAILURE_DICE = 0.2
 
 TOLERANCE_VOXELS = 2.0
 
+ROUNDING = 1e-12
+"""Of the size of numbers: below it they do not differ, float64 gave them another last digit."""
+
 Mask = NDArray[np.bool_]
 
 
@@ -149,7 +152,8 @@ class ShareErrors:
     rmse, worst : float or None
         Root of the mean squared error, and the largest absolute error; None without scans.
     pearson : float or None
-        Correlation; None with fewer than two scans or when either side does not vary.
+        Correlation, -1 to 1; None with fewer than three scans, two of which always lie on a line, or when either
+        side does not vary by more than rounding.
     """
 
     rmse: float | None
@@ -171,13 +175,21 @@ def share_errors(predicted: Sequence[float], true: Sequence[float]) -> ShareErro
         return ShareErrors(None, None, None)
     a, b = np.asarray(predicted, np.float64), np.asarray(true, np.float64)
     errors = a - b
-    deviation_a, deviation_b = a - a.mean(), b - b.mean()
-    scale = math.sqrt(float(deviation_a @ deviation_a) * float(deviation_b @ deviation_b))
     return ShareErrors(
         rmse=math.sqrt(float(errors @ errors) / errors.size),
-        pearson=float(deviation_a @ deviation_b) / scale if scale > 0 else None,
+        pearson=_pearson(a, b),
         worst=float(np.abs(errors).max()),
     )
+
+
+def _pearson(a: NDArray[np.float64], b: NDArray[np.float64]) -> float | None:
+    if a.size < 3:
+        return None
+    deviations = a - a.mean(), b - b.mean()
+    norms = [float(np.linalg.norm(deviation)) for deviation in deviations]
+    if any(norm <= ROUNDING * float(np.linalg.norm(x)) for norm, x in zip(norms, (a, b), strict=True)):
+        return None
+    return float(np.clip((deviations[0] / norms[0]) @ (deviations[1] / norms[1]), -1.0, 1.0))
 
 
 def _check(mask: Mask, truth: Mask) -> None:

@@ -90,7 +90,8 @@ def no_truth(scan: Scan, target: str, space: str = "native") -> str | None:
     """Say why a scan cannot be scored, None when it can."""
     if target == "lungs":
         # The standard grid always has lungs; only the user's own are an annotation.
-        return None if scan.native_lungs is not None else "its lungs were found by lungcast, not annotated"
+        finder = "lungcast" if scan.native_lungs is None else scan.provenance.get("lungs", "user")
+        return None if finder == "user" else f"its lungs were found by {finder}, not annotated"
     if scan.infection is None:
         return "no infection annotation"
     if space == "native" and scan.native_infection is None:

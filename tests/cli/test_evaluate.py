@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -14,8 +16,13 @@ from cli.evaluate import evaluate
 from cli.scoring_options import RULE_NAMES
 from cli.tune import tune
 from segmentation.aggregation import RULES
+from segmentation.crossvalidation.run import Crossvalidation
+from segmentation.evaluation import cohort_scores
 from segmentation.model import ThreeWaySegmenter, patient_sha256
+from segmentation.training import TrainingOptions
+from segmentation.training.memory import REMEDY
 from standard_space.cohort import Cohort
+from standard_space.errors import DataError
 from tests.segmentation.cohorts import toy_cohort
 from tests.segmentation.toys import toy_scan
 
@@ -99,6 +106,54 @@ def test_two_models_are_compared_and_few_patients_are_said(tmp_path: Path, cohor
     assert (refused.exit_code, "different things" in refused.output) == (2, True)
 
 
+def test_a_rival_that_fails_costs_no_score_of_the_first(
+    tmp_path: Path, cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = model_folder(tmp_path / "one"), model_folder(tmp_path / "other", seed=3)
+    original = cohort_scores.evaluate
+
+    def failing(model: ThreeWaySegmenter, *arguments: Any, **options: Any) -> Any:
+        if model.model_id == ThreeWaySegmenter.load(one).model_id:
+            return original(model, *arguments, **options)
+        assert (tmp_path / "s.json").is_file()
+        raise DataError("the GPU's memory is full")
+
+    monkeypatch.setattr(cohort_scores, "evaluate", failing)
+    result = run(
+        "evaluate", one, cohort.folder, "--against", other,
+        "--json", tmp_path / "s.json", "--csv", tmp_path / "s.csv",
+    )  # fmt: skip
+    assert result.exit_code == 1, result.output
+    assert "problem: against: the GPU's memory is full" in result.output
+    assert str(tmp_path / "s.csv") in result.output
+    scores = json.loads((tmp_path / "s.json").read_text())
+    assert [row["patient"] for row in scores["scans"]] == ["A", "B"]
+    assert "against" not in scores
+
+
+def test_a_rival_on_another_grid_is_refused_before_anything_is_scored(tmp_path: Path, cohort: Cohort) -> None:
+    other = ThreeWaySegmenter.untrained(48, width=2)
+    other.save(tmp_path / "other")
+    result = run("evaluate", model_folder(tmp_path / "one"), cohort.folder, "--against", tmp_path / "other")
+    assert result.exit_code == 2
+    assert "different grids" in result.output
+    assert "Scores on" not in result.output
+
+
+def test_a_rival_that_was_imported_is_warned_of(tmp_path: Path, cohort: Cohort) -> None:
+    other = ThreeWaySegmenter.untrained(32, width=2, seed=3)
+    other.save(tmp_path / "other")
+    assert not other.knows_its_patients
+    result = run(
+        "evaluate", model_folder(tmp_path / "one"), cohort.folder, "--against", tmp_path / "other",
+        "--json", tmp_path / "s.json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert f"warning: AGAINST {other.model_id} was imported" in result.output
+    comparison = json.loads((tmp_path / "s.json").read_text())["comparison"]
+    assert comparison["knows_its_patients"] == [True, False]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -136,6 +191,32 @@ def test_crossvalidate_refuses_more_folds_than_patients(tmp_path: Path, cohort: 
     assert result.exit_code == 2
     assert "2 patients" in result.output
     assert not (tmp_path / "cv").exists()
+
+
+def test_crossvalidate_passes_every_option_of_training_on(
+    tmp_path: Path, cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def remember(*_: Any, options: TrainingOptions, **__: Any) -> Crossvalidation:
+        asked.append(options)
+        return Crossvalidation()
+
+    monkeypatch.setattr("segmentation.crossvalidation.run.crossvalidate", remember)
+    result = run(
+        "crossvalidate", cohort.folder, tmp_path / "cv", "--folds", 2, "--epochs", 1.5, "--patch", 16,
+        "--memory-mb", 100, "--target", "lungs", "--batch", 4, "--width", 2, "--aggregation", "svm", "--seed", 3,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert asked == [
+        TrainingOptions(
+            epochs=1.5, patch=16, memory_mb=100, target="lungs", batch_size=4, width=2, rule="svm", seed=3
+        )
+    ]
+    named = set(re.findall(r"--[a-z-]+", REMEDY))
+    assert named <= {flag for option in crossvalidate.params for flag in option.opts}
+    refused = run("crossvalidate", cohort.folder, tmp_path / "cv", "--steps", 5, "--epochs", 1)
+    assert (refused.exit_code, "not both" in refused.output) == (2, True)
 
 
 @pytest.mark.slow

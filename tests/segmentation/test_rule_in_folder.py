@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from segmentation.evaluation.cohort_scores import evaluate
@@ -46,6 +48,42 @@ def test_the_rule_and_whose_scans_taught_it_are_kept(tmp_path: Path, cohort: Coh
     assert loaded.scores["tuning"]["median_dice"] == found.tuned.median_dice
     groups = {row["patient"]: row["group"] for row in evaluate(loaded, cohort, device="cpu")["scans"]}
     assert groups == {"A": "validation", "B": "validation"}
+
+
+@pytest.mark.parametrize("rule", ["sum>t", "logistic"])
+def test_a_scan_without_infection_teaches_nothing_and_is_named(
+    tmp_path: Path, cohort: Cohort, rule: str
+) -> None:
+    healthy = toy_scan("D", "1", seed=4)
+    assert healthy.infection is not None
+    healthy = replace(healthy, infection=np.zeros_like(healthy.infection))
+    more = toy_cohort(tmp_path / "more", healthy, *(cohort.read(entry) for entry in cohort.entries))
+    folder = model_folder(tmp_path / "model")
+    found = tune_folder(folder, more, rule=rule, device="cpu")
+    assert (found.scans, found.tuned.scans) == (["A/1", "B/1"], 2)
+    assert found.left_out == ["C/1: no infection annotation", "D/1: its annotation is empty"]
+    loaded = ThreeWaySegmenter.load(folder)
+    assert loaded.scores["tuning"]["scans"] == 2
+    assert len(loaded.training["validation_patients"]) == 2
+
+
+@pytest.mark.parametrize(("rule", "passes"), [("majority", 1), ("weighted", 2)])
+def test_progress_reaches_its_total_once(tmp_path: Path, cohort: Cohort, rule: str, passes: int) -> None:
+    (cohort.folder / "A_1.h5").write_bytes(b"no scan")
+    told: list[tuple[str, int, int]] = []
+    found = tune_folder(
+        model_folder(tmp_path / "model"),
+        cohort,
+        rule=rule,
+        device="cpu",
+        progress=lambda *event: told.append(event),
+    )
+    assert [(done, total) for _, done, total in told] == [
+        (done, 3 * passes) for done in range(1, 3 * passes + 1)
+    ]
+    assert [name for name, _, _ in told] == ["A/1", "B/1", "C/1"] * passes
+    # A second look tells nothing twice.
+    assert (found.scans, list(found.failures), len(found.left_out)) == (["B/1"], ["A/1"], 1)
 
 
 def test_patients_of_earlier_tunings_stay_known(tmp_path: Path, cohort: Cohort) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from segmentation.model import ThreeWaySegmenter
 from segmentation.predict import predict_scan
 from segmentation.tuning import thresholds_of, tune, usual_threshold
 from standard_space.errors import DataError, UsageError
+from standard_space.restore import restore_mask
 from standard_space.scan import Scan
 
 from .toys import toy_scan
@@ -52,7 +55,7 @@ def test_the_median_over_scans_counts_and_no_threshold_does_better() -> None:
     )
 
 
-def test_learned_rules_read_the_scans_once_and_give_the_same_numbers_again() -> None:
+def test_learned_rules_give_the_same_numbers_again() -> None:
     model = untrained()
     first, again = (
         tune(model, (toy_scan(seed=seed) for seed in (1, 2)), rule="logistic", device="cpu") for _ in range(2)
@@ -137,11 +140,65 @@ def test_a_sample_of_both_kinds_still_counts_them_as_often_as_they_occur(
     assert abs(sample.bias - everything.bias) < 0.5 * if_balanced
 
 
+def with_native_lungs(scan: Scan, source: str) -> Scan:
+    own = restore_mask(scan.lungs, scan.placement)
+    return replace(scan, native_lungs=own, provenance={**scan.provenance, "lungs": source})
+
+
 def test_a_model_of_the_lungs_is_tuned_on_the_whole_grid() -> None:
-    model, scan = untrained(target="lungs"), toy_scan(annotated=False)
+    model, scan = untrained(target="lungs"), with_native_lungs(toy_scan(annotated=False), "user")
     found = tune(model, [scan], device="cpu")
     mask = predict_scan(replace(model, aggregation=found.aggregation), scan, device="cpu").mask
     assert dice(mask, scan.lungs) == pytest.approx(found.median_dice, abs=1e-12)
+
+
+def test_a_model_of_the_lungs_is_tuned_on_the_users_own_lungs_only() -> None:
+    model = untrained(target="lungs")
+    found_by_lungcast = toy_scan(seed=2)
+    found_by_lungmask = with_native_lungs(toy_scan(seed=4), "lungmask")
+    own = with_native_lungs(toy_scan(seed=3), "user")
+    found = tune(model, [found_by_lungcast, own, found_by_lungmask], device="cpu")
+    assert found == tune(model, [own], device="cpu")
+    assert found.scans == 1
+    with pytest.raises(DataError, match="lung masks of your own"):
+        tune(model, [found_by_lungcast, found_by_lungmask], device="cpu")
+
+
+@pytest.mark.parametrize("rule", ["sum>t", "logistic"])
+def test_scans_that_are_skipped_are_not_counted(rule: str) -> None:
+    scan = toy_scan(seed=3)
+    assert scan.infection is not None
+    healthy = replace(scan, infection=np.zeros_like(scan.infection))
+    found = tune(untrained(), [healthy, scan, toy_scan(annotated=False)], rule=rule, device="cpu")
+    assert found.scans == 1
+
+
+def test_a_learned_rule_keeps_no_probability_of_scans_it_can_read_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, scans = untrained(), [toy_scan(seed=seed) for seed in (1, 2)]
+    once = tune(model, iter(scans), rule="svm", device="cpu")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("written to disk")
+
+    monkeypatch.setattr("numpy.save", refuse)
+    assert tune(model, scans, rule="svm", device="cpu") == once
+    with pytest.raises(AssertionError, match="written to disk"):
+        tune(model, iter(scans), rule="svm", device="cpu")
+
+
+def test_scans_that_are_others_the_second_time_are_refused() -> None:
+    class Shrinking:
+        def __init__(self) -> None:
+            self.seeds = [1, 2, 3]
+
+        def __iter__(self) -> Iterator[Scan]:
+            self.seeds.pop()
+            return (toy_scan(seed=seed) for seed in self.seeds)
+
+    with pytest.raises(DataError, match=r"changed while the rule was learned.*got 1 scans, expected 2"):
+        tune(untrained(), Shrinking(), rule="weighted", device="cpu")
 
 
 def test_thresholds_lie_on_the_scale_of_the_rule() -> None:

@@ -16,6 +16,7 @@ from segmentation.training import TrainingItem, TrainingOptions
 from standard_space.cohort import Cohort, Entry
 from standard_space.errors import DataError, UsageError
 from standard_space.files import read_mark, write_mark
+from standard_space.restore import restore_mask
 from standard_space.scan import Scan
 from standard_space.scanfile import write_scan
 from tests.segmentation.cohorts import toy_cohort
@@ -39,6 +40,7 @@ class FakeTraining:
 
     calls: list[dict[str, Any]] = field(default_factory=list)
     fails_for: str = ""
+    target: str = "infection"
 
     def __call__(
         self,
@@ -57,7 +59,7 @@ class FakeTraining:
         )
         if folder.parent.name == self.fails_for:
             raise DataError("training of view xy diverged")
-        model = ThreeWaySegmenter.untrained(32, width=2, seed=8)
+        model = ThreeWaySegmenter.untrained(32, width=2, seed=8, target=self.target)
         model.training = {
             key: [{"patient_sha256": patient_sha256(item.patient), "image_sha256": []} for item in items]
             for key, items in (("patients", originals), ("validation_patients", validation))
@@ -254,6 +256,23 @@ def test_one_image_under_two_names_is_refused(tmp_path: Path, training: FakeTrai
     with pytest.raises(DataError, match=r"one image stands under several patients.*P0 and P1"):
         crossvalidate(cohort, tmp_path / "cv", folds=2, options=OPTIONS, device="cpu")
     assert training.calls == []
+
+
+def test_folds_for_the_lungs_are_of_the_users_own_lungs(tmp_path: Path, training: FakeTraining) -> None:
+    scans = []
+    for number, source in enumerate(["user", "classical", "user", "user", "lungmask"]):
+        scan = toy_scan(f"P{number}", "1", seed=number, annotated=number == 1)
+        own = None if source == "classical" else restore_mask(scan.lungs, scan.placement)
+        scans.append(replace(scan, native_lungs=own, provenance={**scan.provenance, "lungs": source}))
+    cohort = toy_cohort(tmp_path / "cohort", *scans)
+    training.target = "lungs"
+    options = replace(OPTIONS, target="lungs")
+    result = crossvalidate(cohort, tmp_path / "cv", folds=3, options=options, device="cpu")
+    assert result.failures == {}
+    assert result.scores is not None
+    assert [row["patient"] for row in result.scores["scans"]] == ["P0", "P2", "P3"]
+    with pytest.raises(UsageError, match="fewer patients"):
+        crossvalidate(cohort, tmp_path / "more", folds=4, options=options, device="cpu")
 
 
 def test_folds_that_overlap_are_never_pooled(tmp_path: Path, cohort: Cohort, training: FakeTraining) -> None:

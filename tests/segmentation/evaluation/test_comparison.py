@@ -64,6 +64,35 @@ def test_no_difference_and_no_patient() -> None:
     assert paired_test([np.array([0.4])])["p"] == 1.0
 
 
+def test_equal_differences_tie_and_none_is_none_whatever_the_last_digits() -> None:
+    """0.3 - 0.2 is not 0.2 - 0.1 in floats, and 0.1 + 0.2 is not 0.3."""
+    noisy = [0.3 - 0.2, 0.2 - 0.1, -(0.9 - 0.8), 0.5 - 0.3, 0.9 - 0.6, (0.1 + 0.2) - 0.3]
+    assert len({abs(value) for value in noisy[:3]}) > 1
+    assert noisy[5] != 0.0
+    clean = [0.1, 0.1, -0.1, 0.2, 0.3, 0.0]
+    found, expected = (paired_test([np.array([value]) for value in values]) for values in (noisy, clean))
+    assert found == expected
+    assert (found["better"], found["worse"], found["smallest_p"]) == (4, 1, 2.0**-4)
+    assert found["rank_biserial"] == pytest.approx((2 + 2 - 2 + 4 + 5) / 15)
+
+
+@pytest.mark.parametrize(
+    ("knows", "warned"), [((True, False), ["AGAINST b"]), ((False, True), ["MODEL a"]), ((True, True), [])]
+)
+def test_a_model_that_does_not_know_its_patients_is_named(
+    knows: tuple[bool, bool], warned: list[str]
+) -> None:
+    first, second = (
+        {**scores(*(row(f"P{k}", "1", dice + 0.01 * k) for k in range(7))), "knows_its_patients": known}
+        for dice, known in zip((0.5, 0.4), knows, strict=True)
+    )
+    found = compare(first, second)
+    assert found["knows_its_patients"] == list(knows)
+    text = format_comparison(found, ("MODEL a", "AGAINST b"))
+    lines = [line for line in text.splitlines() if "does not know its training patients" in line]
+    assert [line.removeprefix("warning: ").split(" was ")[0] for line in lines] == warned
+
+
 def test_only_scans_held_out_for_both_are_compared() -> None:
     first = scores(
         row("A", "1", 0.9), row("B", "1", 0.8), row("C", "1", 0.7, group="training"), row("D", "1", 0.6)

@@ -79,9 +79,19 @@ def test_share_errors() -> None:
     assert found.worst == pytest.approx(0.2)
     assert found.pearson == pytest.approx(np.corrcoef([0.1, 0.2, 0.4], [0.1, 0.3, 0.2])[0, 1])
     assert share_errors([0.1, 0.1], [0.1, 0.3]).pearson is None
+    assert share_errors([0.1, 0.2], [0.1, 0.3]).pearson is None  # two scans always lie on a line
     assert share_errors([], []).rmse is None
     with pytest.raises(UsageError, match="differ in length"):
         share_errors([0.1], [])
+
+
+@pytest.mark.parametrize("value", [0.1, 1.1, 1234.567])
+def test_a_constant_prediction_has_no_correlation_whatever_its_last_digits(value: float) -> None:
+    constant, true = [value] * 7, [0.1, 0.3, 0.2, 0.7, 0.15, 0.4, 0.25]
+    assert share_errors(constant, true).pearson is None
+    assert share_errors([*constant[1:], float(np.nextafter(value, 1e9))], true).pearson is None
+    assert share_errors(true, constant).pearson is None
+    assert share_errors([value + 1e-6 * x for x in true], true).pearson == pytest.approx(1.0)
 
 
 def test_masks_that_do_not_match_are_refused() -> None:
