@@ -107,6 +107,7 @@ def train(
     A run that was interrupted, however it ended, is continued with --resume to the same weights. Under torchrun
     its processes share every step; with several GPUs each view gets its own.
     """
+    from segmentation.training.coverage import drawn_said
     from segmentation.training.distributed import rank_here
     from segmentation.training.request import absolute, opened, options_of, resumed
     from segmentation.training.run import train_views
@@ -154,16 +155,16 @@ def train(
         console.say("The other views are still to be trained:")
         console.wrote({"training": model / "training"})
         return
-    count = f"{trained.training['originals']} scans and {trained.training['synthetic']} synthetic ones"
     losses = []
     for view in VIEWS:
         last = [row["loss"] for row in trained.training["history"][view] if row["kind"] == "training"]
         losses.append(f"{view} {last[-1]:.3f}")
-    console.say(f"Trained on {count}; last mean loss {', '.join(losses)}:")
-    if trained.scores:
-        tuned = trained.scores["validation"]
-        console.say(
-            f"Validation: median Dice {tuned['median_dice']:.3f} of {tuned['scans']} scans at "
-            f"{trained.aggregation.rule}, t = {trained.aggregation.threshold:g}"
-        )
+    console.say(f"Trained on {drawn_said(trained.training)}; last mean loss {', '.join(losses)}:")
+    for key, name in (("validation", "Validation"), ("tuning", "Tuned since by `lungcast tune`")):
+        tuned = trained.scores.get(key)
+        if tuned is not None:
+            console.say(
+                f"{name}: median Dice {tuned['median_dice']:.3f} of {tuned['scans']} scans at "
+                f"{tuned['rule']}, t = {tuned['threshold']:g}"
+            )
     console.wrote({"model": model, "history": model / "history.csv", "curves": model / "curves.png"})

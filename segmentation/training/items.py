@@ -15,6 +15,11 @@ from standard_space.cohort import Cohort
 from standard_space.errors import LungcastError, UsageError
 from standard_space.scan import Scan
 
+OWN_LUNGS = "user"
+"""What a scan's provenance says about lungs that the user gave a mask of."""
+
+TRUTH = {"infection": "an infection annotation", "lungs": "a lung mask of the user's own"}
+
 
 @dataclass(frozen=True)
 class TrainingItem:
@@ -30,6 +35,8 @@ class TrainingItem:
         Returns the `Scan`.
     annotated : bool
         False when it is known beforehand that the scan has no infection annotation.
+    own_lungs : bool
+        False when it is known beforehand that the user gave no mask of the lungs: a program found them.
     patient : str
         What stands before the slash of the name when absent.
     content_sha256 : str
@@ -44,6 +51,7 @@ class TrainingItem:
     synthetic: bool
     load: Callable[[], Scan]
     annotated: bool = True
+    own_lungs: bool = True
     patient: str = ""
     content_sha256: str = ""
     image_sha256: str = ""
@@ -61,6 +69,7 @@ def items_of(cohort: Cohort) -> list[TrainingItem]:
     turns out to be damaged.
     """
     items = []
+    sources: dict[str, bool] = {}
     for entry in cohort.entries:
         try:
             head = cohort.head(entry)
@@ -72,6 +81,7 @@ def items_of(cohort: Cohort) -> list[TrainingItem]:
                 entry.synthetic,
                 functools.partial(cohort.read, entry),
                 annotated=entry.infected_ml is not None,
+                own_lungs=_own_lungs(cohort, head, sources),
                 patient=entry.patient,
                 content_sha256=entry.content_sha256,
                 image_sha256=str(head.get("provenance", {}).get("image_sha256") or ""),
@@ -81,12 +91,47 @@ def items_of(cohort: Cohort) -> list[TrainingItem]:
     return items
 
 
+def _own_lungs(cohort: Cohort, head: dict[str, Any], sources: dict[str, bool]) -> bool:
+    """Whether the lungs are the user's own; a synthetic scan has those of its source, which are remembered."""
+    origin = head.get("source")
+    if origin is None:
+        return head.get("provenance", {}).get("lungs", OWN_LUNGS) == OWN_LUNGS
+    key = origin["content_sha256"]
+    if key not in sources:
+        try:
+            entry = cohort.source(origin["patient"], origin["scan"], key)
+            sources[key] = _own_lungs(cohort, (cohort.sources or cohort).head(entry), sources)
+        except LungcastError:  # told when the scan is to be loaded
+            sources[key] = True
+    return sources[key]
+
+
+def lacking(item: TrainingItem, target: str, scan: Scan | None = None) -> str | None:
+    """Say what keeps an item from showing a target, None when nothing does.
+
+    Parameters
+    ----------
+    target : str
+        The infection needs an annotation, the lungs the user's own mask.
+    scan : Scan, optional
+        The item's, once it is loaded.
+    """
+    if target == "infection":
+        shown = item.annotated and (scan is None or scan.infection is not None)
+        return None if shown else "it has no infection annotation"
+    # A synthetic scan keeps no native masks: there the item knows.
+    shown = item.own_lungs and (scan is None or item.synthetic or scan.native_lungs is not None)
+    return None if shown else "its lungs were found by a program, not annotated"
+
+
 def without_patients(items: Iterable[TrainingItem], patients: set[str]) -> list[TrainingItem]:
     """Return the items of all other patients."""
     return [item for item in items if item.patient not in patients]
 
 
-def validation_patients(items: Sequence[TrainingItem], share: float, seed: int) -> set[str]:
+def validation_patients(
+    items: Sequence[TrainingItem], share: float, seed: int, target: str = "infection"
+) -> set[str]:
     """Choose patients to validate on: by a hash of their names, at least one, never all.
 
     Which are chosen depends on the seed and the patients alone, not on the number of their scans.
@@ -96,7 +141,7 @@ def validation_patients(items: Sequence[TrainingItem], share: float, seed: int) 
     items : sequence of TrainingItem
         The original scans.
     share : float
-        Of the patients with an annotated scan, 0 to 1.
+        Of the patients with an acquired scan that shows the target, 0 to 1.
 
     Raises
     ------
@@ -105,11 +150,12 @@ def validation_patients(items: Sequence[TrainingItem], share: float, seed: int) 
     """
     if not 0.0 < share < 1.0:
         raise UsageError("the validation share must lie between 0 and 1", got=share)
-    patients = sorted({item.patient for item in items if item.annotated})
+    usable = [item for item in items if not item.synthetic and lacking(item, target) is None]
+    patients = sorted({item.patient for item in usable})
     if len(patients) < 2:
         raise UsageError(
             "one patient cannot both train and validate",
-            got=f"{len(patients)} annotated patients",
+            got=f"{len(patients)} patients with {TRUTH[target]}",
             expected="2 or more",
             remedy="leave --validation-share out, or name another cohort with --validation",
         )
@@ -136,14 +182,6 @@ def fingerprint(items: Iterable[TrainingItem]) -> str:
     for item in items:
         digest.update(repr((item.name, item.synthetic, item.annotated, item.content_sha256)).encode())
     return digest.hexdigest()[:16]
-
-
-def readable(items: Iterable[TrainingItem], note: Callable[[str], None]) -> Iterable[Scan]:
-    """Load one item after the other; one that cannot be read is left out with a note."""
-    for item in items:
-        scan = loaded_or_noted(item, note)
-        if scan is not None:
-            yield scan
 
 
 def loaded_or_noted(item: TrainingItem, note: Callable[[str], None]) -> Scan | None:

@@ -111,12 +111,11 @@ class ViewTrainer:
         if self._settled:
             fix_batch_statistics(self.network)
         state.rows.append(validation_row(state, score.dice, score.soft_dice))
-        if score.dice > state.best_dice:
+        # While nothing was found no weights are better than others: the newest have learned most.
+        if score.dice > state.best_dice or score.dice == 0.0 == state.best_dice:
             state.best_dice, state.best_step, state.without_gain = score.dice, state.step, 0
             state.best = _on_cpu(self.network.state_dict())
             return
-        if state.best_dice == 0.0:
-            return  # nothing was found yet: too early to lose patience
         state.without_gain += 1
         patience = self.options.patience
         state.stopped = patience is not None and state.without_gain >= patience

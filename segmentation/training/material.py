@@ -6,11 +6,16 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from segmentation.training.items import TrainingItem, fingerprint, without_patients
-from segmentation.training.mixture import shares_of
+from segmentation.training.items import TRUTH, TrainingItem, fingerprint, lacking, without_patients
+from segmentation.training.mixture import Mixture, shares_of
 from segmentation.training.options import TrainingOptions
 from simulator.sampler import ProgressionSampler
 from standard_space.errors import DataError, UsageError
+
+REMEDIES = {
+    "infection": "give annotated scans",
+    "lungs": "name your lung masks in the manifest (column `lungs`) and embed the cohort again",
+}
 
 
 @dataclass
@@ -53,6 +58,12 @@ class Material:
         """Stored scans that are trained on."""
         return [*self.originals, *self.synthetic]
 
+    def mixture(
+        self, options: TrainingOptions, steps: int, note: Callable[[str], None], *, ahead: bool = False
+    ) -> Mixture:
+        """Return what the run that was begun with so many steps draws from; see `Mixture`."""
+        return Mixture(self.originals, self.synthetic, self.sampler, options, note, steps=steps, ahead=ahead)
+
     @property
     def data(self) -> dict[str, str]:
         """Fingerprints by kind: a run is not continued with other data."""
@@ -70,17 +81,24 @@ def material_of(
     options: TrainingOptions,
     note: Callable[[str], None],
 ) -> Material:
-    """Leave out scans without annotation, and patients that are validated on, and say so.
+    """Leave out scans without annotation, and patients and images that are validated on, and say so.
+
+    Synthetic scans are not validated on.
 
     Raises
     ------
     DataError
         No scan is left to train or to validate on.
     UsageError
-        Options that do not go with the scans, or a sampler that plays on scans of validation patients.
+        Options that do not go with the scans, or a sampler that plays on validation patients.
     """
     options.check_validation(bool(validation))
-    whose = {item.patient for item in validation}
+    observed = [item for item in validation if not item.synthetic]
+    if len(observed) < len(validation):
+        note(f"{len(validation) - len(observed)} synthetic scans are not validated on: they are not acquired")
+    kept = _showing(observed, "validation", options, note)
+    whose = {item.patient for item in observed}
+    images = {item.image_sha256 for item in observed} - {""}
     kinds: list[list[TrainingItem]] = []
     for kind, items in (("original", originals), ("synthetic", synthetic)):
         apart = without_patients(items, whose)
@@ -88,18 +106,32 @@ def material_of(
             note(
                 f"{len(items) - len(apart)} {kind} scans are not trained on: their patients are for validation"
             )
-        kinds.append(_annotated(apart, "training", options, note))
-    made = Material(kinds[0], kinds[1], _annotated(validation, "validation", options, note), sampler)
-    lacking = "has an infection annotation" if options.target == "infection" else "is there"
-    if not made.training and sampler is None:
-        raise DataError(f"no scan to train on {lacking}", remedy="give annotated scans")
-    if validation and not made.validation:
-        raise DataError(f"no scan to validate on {lacking}", remedy="give annotated scans")
+        other = [item for item in apart if item.image_sha256 not in images]
+        if len(other) < len(apart):
+            note(
+                f"{len(apart) - len(other)} {kind} scans are not trained on: their images are for validation, "
+                "under another patient's name"
+            )
+        kinds.append(_showing(other, "training", options, note))
+    made = Material(kinds[0], kinds[1], kept, sampler)
+    for given, used, left in (
+        ("train", made.training or sampler is not None, True),
+        ("validate", made.validation, bool(validation)),
+    ):
+        if left and not used:
+            raise DataError(
+                f"no scan to {given} on is left that has {TRUTH[options.target]}",
+                remedy=REMEDIES[options.target],
+            )
     if sampler is not None:
-        mixed = sorted({entry.patient for entry in sampler.entries} & whose)
+        mixed = {entry.patient for entry in sampler.entries if entry.patient in whose}
+        for entry in sampler.entries if images else ():
+            if sampler.cohort.head(entry)["provenance"].get("image_sha256") in images:
+                mixed.add(entry.patient)
         if mixed:
             raise UsageError(
-                "progressions on the fly would be made of validation patients", got=", ".join(mixed[:5])
+                "progressions on the fly would be made of validation patients",
+                got=", ".join(sorted(mixed)[:5]),
             )
         for name, why in sampler.left_out.items():
             note(f"{name}: left out of progressions on the fly, {why}")
@@ -107,15 +139,19 @@ def material_of(
     return made
 
 
-def _annotated(
+def _showing(
     items: Sequence[TrainingItem], use: str, options: TrainingOptions, note: Callable[[str], None]
 ) -> list[TrainingItem]:
-    if options.target != "infection":
-        return list(items)
-    for item in items:
-        if not item.annotated:
-            note(f"{item.name}: left out of {use}, it has no infection annotation")
-    return [item for item in items if item.annotated]
+    """Return the items that show the target; of lungs that a program found, often all, only the number is said."""
+    reasons = [lacking(item, options.target) for item in items]
+    if options.target == "lungs" and any(reasons):
+        count = len(items) - reasons.count(None)
+        note(f"{count} scans are left out of {use}: their lungs were found by a program, not annotated")
+    else:
+        for item, reason in zip(items, reasons, strict=True):
+            if reason is not None:
+                note(f"{item.name}: left out of {use}, {reason}")
+    return [item for item, reason in zip(items, reasons, strict=True) if reason is None]
 
 
 def _sampler_fingerprint(sampler: ProgressionSampler) -> str:

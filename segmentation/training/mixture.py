@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -25,6 +26,9 @@ SLICES_PER_VOLUME = 16
 VOLUMES_HELD = 8
 """Volumes made on the fly that are drawn from at a time, where they fit."""
 
+FEWEST_PER_SCAN = 8
+"""Slices of a kind after which a scan is exchanged at the earliest: reading one takes long."""
+
 BATCHES_AHEAD = 8
 """Drawn beforehand for a GPU."""
 
@@ -39,6 +43,9 @@ class Mixture:
     options : TrainingOptions
     note : callable
         Told about scans that are left out.
+    steps : int, optional
+        Of the run as it was begun: scans are exchanged so often that one pass fits, see `slices_per_scan`. Endless
+        when absent.
     ahead : bool
         Examples will be drawn before their turn, for a GPU.
 
@@ -58,9 +65,11 @@ class Mixture:
         options: TrainingOptions,
         note: Note,
         *,
+        steps: int | None = None,
         ahead: bool = False,
     ) -> None:
         self._options = options
+        self._kinds: list[tuple[str, Sequence[TrainingItem]]] = []
         wanted = shares_of(bool(originals), bool(synthetic), sampler is not None, options)
         self.grid_size = grid_size_of([*originals, *synthetic], sampler, options, note)
         self.patch = options.patch_for(self.grid_size)
@@ -72,6 +81,8 @@ class Mixture:
         held = max(1, int(options.memory_mb / parts / volume_mb))
         waiting = BATCHES_AHEAD * options.batch_size if ahead else 0
         for kind, share in wanted.items():
+            items = {"original": originals, "synthetic": synthetic}.get(kind, ())
+            self._kinds.append((kind, items))
             if sampler is not None and kind == "on_the_fly":
                 self._pools.append(
                     ProgressionPool(
@@ -84,13 +95,12 @@ class Mixture:
                     )
                 )
                 continue
-            items = originals if kind == "original" else synthetic
             self._pools.append(
                 ScanPool(
                     items,
                     options,
                     held=held,
-                    draws_per_volume=SLICES_PER_SCAN / share,
+                    draws_per_volume=slices_per_scan(self._slices(steps, share), len(items)) / share,
                     note=note,
                     ahead=waiting,
                 )
@@ -98,12 +108,15 @@ class Mixture:
         for pool in self._pools:
             pool.grid_size = self.grid_size
 
+    def _slices(self, steps: int | None, share: float) -> float:
+        return math.inf if steps is None else steps * self._options.batch_size * share
+
     def example(self, view: str, number: int) -> Example:
         """Draw the example of a number, 0 or more, of a view."""
-        rng = np.random.default_rng(seed_for(self._options.seed, view, "example", str(number)))
+        rng = self._rng(view, number)
         options = self._options
         return draw_example(
-            self.volume(number, rng),
+            self.volume(view, number, rng),
             view,
             rng,
             patch=self.patch,
@@ -111,13 +124,52 @@ class Mixture:
             vary=options.vary,
         )
 
-    def volume(self, number: int, rng: np.random.Generator) -> CutScan:
+    def _rng(self, view: str, number: int) -> np.random.Generator:
+        return np.random.default_rng(seed_for(self._options.seed, view, "example", str(number)))
+
+    def volume(self, view: str, number: int, rng: np.random.Generator) -> CutScan:
         """Choose the volume an example is drawn from: its kind at the stated shares, then one of the kind."""
+        return self._pools[self._kind(rng)].draw(view, number, rng)
+
+    def _kind(self, rng: np.random.Generator) -> int:
         chance, kind = rng.random(), 0
         while kind < len(self.shares) - 1 and chance >= self.shares[kind]:
             chance -= self.shares[kind]
             kind += 1
-        return self._pools[kind].draw(number, rng)
+        return kind
+
+    def drawn(self, view: str, steps: int) -> dict[str, list[TrainingItem]]:
+        """Return the stored scans that a view's first steps draw from, by kind; nothing is read.
+
+        A scan that cannot be used is among them, in the place of the one that is drawn from instead.
+        """
+        found: list[set[int]] = [set() for _ in self._kinds]
+        waiting = {place for place, (_, items) in enumerate(self._kinds) if items}
+        for number in range(steps * self._options.batch_size):
+            if not waiting:
+                break
+            rng = self._rng(view, number)
+            kind = self._kind(rng)
+            if kind in waiting:
+                found[kind].add(self._pools[kind].choose(view, number, rng))
+                if len(found[kind]) == len(self._kinds[kind][1]):
+                    waiting.remove(kind)
+        return {
+            kind: [items[number] for number in sorted(numbers)]
+            for (kind, items), numbers in zip(self._kinds, found, strict=True)
+            if items
+        }
+
+    def count(self, kind: str) -> int:
+        """Return the number of stored scans of a kind."""
+        return len(dict(self._kinds)[kind])
+
+    def steps_for_all(self, kind: str) -> int:
+        """Return the steps of a run in which a view very likely draws from every stored scan of a kind."""
+        place, count = [name for name, _ in self._kinds].index(kind), self.count(kind)
+        # Of n slices on average a scan gets none with a chance of exp(-n).
+        slices = count * max(FEWEST_PER_SCAN, math.log(20 * count))
+        return math.ceil(slices / self.shares[place] / self._options.batch_size)
 
     def batch(self, view: str, step: int, rank: int = 0, world: int = 1) -> Batch:
         """Draw a step's batch, or one process' part of it: every `world`-th example from `rank` on."""
@@ -151,6 +203,21 @@ class Mixture:
 
 def _pinned(batch: Batch) -> Batch:
     return Batch(*(getattr(batch, field.name).pin_memory() for field in dataclasses.fields(batch)))
+
+
+def slices_per_scan(slices: float, scans: int) -> int:
+    """Return after how many slices of a kind one of its scans is exchanged, where not all fit into memory.
+
+    As many as let a run pass over all scans once, at most `SLICES_PER_SCAN` and at least `FEWEST_PER_SCAN`.
+
+    Parameters
+    ----------
+    slices : float
+        Of the kind, in the whole run.
+    scans : int
+        Of the kind.
+    """
+    return int(max(FEWEST_PER_SCAN, min(SLICES_PER_SCAN, slices / scans)))
 
 
 def shares_of(originals: bool, synthetic: bool, sampler: bool, options: TrainingOptions) -> dict[str, float]:

@@ -15,7 +15,9 @@ from standard_space.window import Window
 
 DEFAULT_STEPS = 2000
 SLICES_PER_SCAN = 64
-"""An epoch draws this many slices per original scan, however many synthetic ones there are."""
+"""An epoch draws this many slices per original scan, however many synthetic ones there are.
+
+In a long run a scan that waits for its turn is exchanged after as many."""
 
 OPTIMISERS = ("adamw", "sgd")
 LEARNING_RATES = {"adamw": 2e-3, "sgd": 2e-2}

@@ -15,6 +15,7 @@ import torch
 from segmentation.device import choose_device
 from segmentation.training.distributed import Ranks
 from segmentation.training.material import Material, Notes
+from segmentation.training.memory import out_of_memory_told
 from segmentation.training.options import TrainingOptions
 from segmentation.training.run_folder import RunFolder
 from standard_space.errors import LungcastError
@@ -29,6 +30,7 @@ class _Part:
     folder: Path
     options: TrainingOptions
     steps: int
+    begun_with: int
     views: tuple[str, ...]
     device: str
     material: Material
@@ -59,6 +61,7 @@ def train_on_devices(
                 run.folder,
                 run.options,
                 run.steps,
+                run.begun_with,
                 tuple(views[place :: len(devices)]),
                 str(device),
                 material,
@@ -83,14 +86,14 @@ def _train_part(part: _Part) -> list[str]:
     from segmentation.training.run import train_here
 
     torch.set_num_threads(part.threads)
-    run = RunFolder(part.folder, part.options, part.steps)
+    run = RunFolder(part.folder, part.options, part.steps, part.begun_with)
     notes = Notes()
 
     def report(item: str, done: int, total: int) -> None:
         if part.reports is not None:
             part.reports.put((item.split(" ")[0], item, done))
 
-    with run.holding(part.views):
+    with out_of_memory_told(), run.holding(part.views):
         train_here(run, part.views, part.material, notes, choose_device(part.device), Ranks(), report)
     return notes.texts
 

@@ -16,8 +16,9 @@ import numpy as np
 
 from segmentation.model import seed_for
 from segmentation.training.cut import MARGIN_MM, CutScan, cut_crop, cut_scan
-from segmentation.training.items import TrainingItem, loaded_or_noted
+from segmentation.training.items import TrainingItem, lacking, loaded_or_noted
 from segmentation.training.options import TrainingOptions
+from segmentation.views import VIEWS
 from simulator.sampler import ProgressionSampler
 from standard_space.errors import DataError, LungcastError, UsageError
 from standard_space.scanfile import window_of
@@ -30,8 +31,8 @@ _TRIES = 8
 class Pool(ABC):
     """Cut volumes to draw examples from.
 
-    Position p of an endless sequence holds volume `volume_at(p)`. Example e is drawn from the `held` positions
-    from e // draws_per_volume on.
+    Position p of a view's endless sequence holds volume `volume_at(view, p)`. Example e is drawn from the `held`
+    positions from e // draws_per_volume on.
 
     Parameters
     ----------
@@ -50,12 +51,12 @@ class Pool(ABC):
         """Of the scans; 0 before the first is loaded."""
         self._behind = 0 if ahead == 0 else 1 + int(ahead // draws_per_volume)
         self._cache: dict[int, Future[CutScan | None]] = {}
-        self._newest = 0
+        self._view, self._newest = "", 0
         self._lock = threading.Lock()
 
     @abstractmethod
-    def volume_at(self, position: int) -> int:
-        """Return the number of the volume at a position."""
+    def volume_at(self, view: str, position: int) -> int:
+        """Return the number of the volume at a position of a view."""
 
     @abstractmethod
     def load(self, volume: int) -> CutScan | None:
@@ -66,7 +67,11 @@ class Pool(ABC):
     def period(self) -> int:
         """Positions after which every volume has come up."""
 
-    def draw(self, example: int, rng: np.random.Generator) -> CutScan:
+    def choose(self, view: str, example: int, rng: np.random.Generator) -> int:
+        """Return the number of a volume for an example: one of its window."""
+        return self.volume_at(view, self.first_position(example) + int(rng.integers(self.held)))
+
+    def draw(self, view: str, example: int, rng: np.random.Generator) -> CutScan:
         """Return the volume that an example is drawn from.
 
         A volume that cannot be used is replaced by another of the same window, then by the next that can.
@@ -78,16 +83,16 @@ class Pool(ABC):
         """
         first = self.first_position(example)
         for _ in range(_TRIES):
-            cut = self._held(self.volume_at(first + int(rng.integers(self.held))), first)
+            cut = self._held(view, self.choose(view, example, rng), first)
             if cut is not None:
                 return cut
-        return self.next_usable(first)
+        return self.next_usable(view, first)
 
     def first_position(self, example: int) -> int:
         """Return where the window of an example begins."""
         return int(example // self.draws_per_volume)
 
-    def next_usable(self, first: int = 0) -> CutScan:
+    def next_usable(self, view: str = VIEWS[0], first: int = 0) -> CutScan:
         """Return the first volume from a position on that can be used.
 
         Raises
@@ -96,12 +101,12 @@ class Pool(ABC):
             None can be used.
         """
         for position in range(first, first + 2 * self.period):
-            cut = self._held(self.volume_at(position), first)
+            cut = self._held(view, self.volume_at(view, position), first)
             if cut is not None:
                 return cut
         raise DataError("no scan to train on can be used", remedy="the notes say why each was left out")
 
-    def _held(self, volume: int, first: int) -> CutScan | None:
+    def _held(self, view: str, volume: int, first: int) -> CutScan | None:
         with self._lock:
             future = self._cache.get(volume)
             mine = future is None
@@ -114,15 +119,17 @@ class Pool(ABC):
                 self._cache.pop(volume)
                 future.set_exception(error)
                 raise
-            self._forget(first)
+            self._forget(view, first)
         return future.result()
 
-    def _forget(self, first: int) -> None:
+    def _forget(self, view: str, first: int) -> None:
         """Let go of what the window has left behind; what cannot be used is remembered, it takes no room."""
         with self._lock:
+            if view != self._view:  # it begins where its own window is, not where the last view's ended
+                self._view, self._newest = view, first
             self._newest = max(self._newest, first)
             begin = max(0, self._newest - self._behind)
-            kept = {self.volume_at(position) for position in range(begin, self._newest + self.held)}
+            kept = {self.volume_at(view, position) for position in range(begin, self._newest + self.held)}
             for volume, future in list(self._cache.items()):
                 if volume not in kept and future.done() and future.result() is not None:
                     del self._cache[volume]
@@ -130,6 +137,9 @@ class Pool(ABC):
 
 class ScanPool(Pool):
     """Stored scans, in shuffled passes; when all fit into memory, every example is drawn from all of them.
+
+    Each view has an order of its own. Its second pass is in the order of the first: the scans at the beginning of
+    the first one leave the window early, and so a run of one pass draws from every scan equally often.
 
     Raises
     ------
@@ -159,13 +169,13 @@ class ScanPool(Pool):
         """The number of scans."""
         return len(self._items)
 
-    def volume_at(self, position: int) -> int:
-        """Return the scan at a position of the shuffled passes."""
+    def volume_at(self, view: str, position: int) -> int:
+        """Return the scan at a position of a view's shuffled passes."""
         turn, place = divmod(position, len(self._items))
-        return self._pass(turn)[place]
+        return self._pass(view, max(turn - 1, 0))[place]
 
-    def _shuffled(self, turn: int) -> list[int]:
-        rng = np.random.default_rng(seed_for(self._options.seed, "order", str(turn)))
+    def _shuffled(self, view: str, order: int) -> list[int]:
+        rng = np.random.default_rng(seed_for(self._options.seed, view, "order", str(order)))
         return rng.permutation(len(self._items)).tolist()  # type: ignore[no-any-return]
 
     def load(self, volume: int) -> CutScan | None:
@@ -173,6 +183,10 @@ class ScanPool(Pool):
         item = self._items[volume]
         scan = loaded_or_noted(item, self._note)
         if scan is None:
+            return None
+        reason = lacking(item, self._options.target, scan)
+        if reason is not None:
+            self._note(f"{item.name}: left out of training, {reason}")
             return None
         if self.grid_size and scan.grid.size != self.grid_size:
             raise DataError(
@@ -226,7 +240,7 @@ class ProgressionPool(Pool):
         """Volumes after which every source has come up."""
         return len(self._entries) * self._sampler.in_a_row
 
-    def volume_at(self, position: int) -> int:
+    def volume_at(self, view: str, position: int) -> int:
         """Return the number of the sampler's draw: the position."""
         return position
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from segmentation.training.cut import MARGIN_MM, TYPICAL_SHARE
-from segmentation.training.items import items_of, validation_patients
+from segmentation.training.items import TrainingItem, items_of, validation_patients
 from segmentation.training.options import TrainingOptions
 from simulator.fits import CohortFits
 from simulator.sampler import ProgressionSampler
@@ -90,7 +91,7 @@ def opened(cohort: str | Path, arguments: Arguments, options: TrainingOptions) -
     Raises
     ------
     UsageError
-        A folder is no cohort, or fewer patients than a validation share needs.
+        A folder is no cohort, the same synthetic scans twice, or fewer patients than a validation share needs.
     DataError
         The fits are not of the cohort.
     """
@@ -101,33 +102,47 @@ def opened(cohort: str | Path, arguments: Arguments, options: TrainingOptions) -
         for folder in arguments.get("augmented") or ()
         for item in items_of(Cohort.open(folder, sources=originals))
     ]
+    _refuse_twice(synthetic)
     validation = []
     if arguments.get("validation") is not None:
         validation = items_of(open_with_sources(arguments["validation"]))
     if arguments.get("validation_share") is not None:
-        chosen = validation_patients(items, arguments["validation_share"], options.seed)
+        chosen = validation_patients(items, arguments["validation_share"], options.seed, options.target)
         validation = [item for item in items if item.patient in chosen]
     sampler = None
     if arguments.get("fits") is not None:
         fits = CohortFits.load(arguments["fits"])
         fits.check(originals)
-        whose = {item.patient for item in validation}
-        apart = without_entries_of(originals, whose)
+        observed = [item for item in validation if not item.synthetic]
+        whose, images = {item.patient for item in observed}, {item.image_sha256 for item in observed} - {""}
+        mixed = {item.name for item in items if item.patient in whose or item.image_sha256 in images}
+        apart = without_entries(originals, mixed)
         sampler = sampler_of(apart, fits, options, kinds=2 if synthetic else 1)
     return {"originals": items, "synthetic": synthetic, "validation": validation, "sampler": sampler}
 
 
-def without_entries_of(cohort: Cohort, without: set[str]) -> Cohort:
-    """Return a cohort without some patients.
+def _refuse_twice(items: Iterable[TrainingItem]) -> None:
+    seen = set()
+    for item in items:
+        key = (item.name, item.content_sha256)
+        if key in seen:
+            raise UsageError(
+                "the same synthetic scans are named twice", got=item.name, remedy="name each --augmented once"
+            )
+        seen.add(key)
+
+
+def without_entries(cohort: Cohort, names: set[str]) -> Cohort:
+    """Return a cohort without some scans.
 
     Raises
     ------
     UsageError
         None is left.
     """
-    entries = [entry for entry in cohort.entries if entry.patient not in without]
+    entries = [entry for entry in cohort.entries if entry.name not in names]
     if not entries:
-        raise UsageError("every patient of the cohort is a validation patient", where=cohort.folder)
+        raise UsageError("every scan of the cohort is for validation", where=cohort.folder)
     return Cohort(cohort.folder, entries, cohort.sources)
 
 

@@ -13,13 +13,14 @@ import torch
 from segmentation.device import choose_device
 from segmentation.model import ThreeWaySegmenter
 from segmentation.training.checkpoint import ViewState
+from segmentation.training.coverage import note_what_is_not_drawn
 from segmentation.training.distributed import Ranks, joined, world_size
 from segmentation.training.finish import finish, finished_model
 from segmentation.training.items import TrainingItem
 from segmentation.training.loop import ViewTrainer, train_view
 from segmentation.training.material import Material, Notes, material_of
 from segmentation.training.memory import out_of_memory_told
-from segmentation.training.mixture import Mixture, grid_size_of
+from segmentation.training.mixture import grid_size_of
 from segmentation.training.options import TrainingOptions
 from segmentation.training.parallel import train_on_devices
 from segmentation.training.pool import Note
@@ -188,7 +189,7 @@ def train_here(
     todo = [state for state in states if not state.is_done(run.steps)]
     if not todo:
         return
-    mixture = _mixture(material, run.options, notes, device)
+    mixture = material.mixture(run.options, run.begun_with, notes, ahead=device.type != "cpu")
 
     def keep(state: ViewState) -> None:
         state.notes = sorted({*state.notes, *notes.texts})
@@ -196,6 +197,7 @@ def train_here(
             run.keep(state)
 
     for state in todo:
+        note_what_is_not_drawn(mixture, state.view, run.steps, notes)
         slices = None
         if material.validation and ranks.first:
             slices = ValidationSlices(material.validation, state.view, run.options, mixture.grid_size, notes)
@@ -227,26 +229,16 @@ def _in_memory(
     device: torch.device,
     progress: Progress,
 ) -> ThreeWaySegmenter:
-    mixture = _mixture(material, options, notes, device)
+    mixture = material.mixture(options, steps, notes, ahead=device.type != "cpu")
     states = {}
     for view in VIEWS:
+        note_what_is_not_drawn(mixture, view, steps, notes)
         slices = None
         if material.validation:
             slices = ValidationSlices(material.validation, view, options, mixture.grid_size, notes)
         trainer = ViewTrainer(ViewState(view), options, steps, device)
         states[view] = train_view(trainer, mixture, slices=slices, progress=progress)
-    return finished_model(states, options, mixture.grid_size, material, notes, device)
-
-
-def _mixture(material: Material, options: TrainingOptions, notes: Notes, device: torch.device) -> Mixture:
-    return Mixture(
-        material.originals,
-        material.synthetic,
-        material.sampler,
-        options,
-        notes,
-        ahead=device.type != "cpu",
-    )
+    return finished_model(states, options, mixture, material, notes, device)
 
 
 def _check_batch(options: TrainingOptions, patch: int, world: int) -> None:

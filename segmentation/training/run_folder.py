@@ -2,7 +2,8 @@
 
 ::
 
-    MODEL/training/run.json             options, steps, fingerprints of the data, the command's arguments
+    MODEL/training/run.json             options, steps (now, and when it was begun), fingerprints of the data,
+                                        the command's arguments
     MODEL/training/<view>/checkpoint.pt
     MODEL/training/<view>/history.csv
     MODEL/history.csv                   of all views, made anew with every checkpoint
@@ -18,6 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from segmentation.model import MODEL_FILE
 from segmentation.training.checkpoint import CHECKPOINT, ViewState, read_state, write_state
 from segmentation.training.history import HISTORY, read_rows, write_rows
 from segmentation.training.options import NOT_OF_THE_RESULT, TrainingOptions
@@ -36,7 +38,7 @@ from standard_space.version import lungcast_version
 
 TRAINING = "training"
 RUN_FILE = "run.json"
-SCHEMA = 1
+SCHEMA = 2
 WAIT_SECONDS = 600.0
 """For another process to prepare the folder or to finish the model, before giving up."""
 
@@ -68,10 +70,15 @@ class RunFolder:
         Of the run, as it was begun.
     steps : int
         Per view.
+    begun_with : int
+        The steps when it was begun; what is drawn depends on them, and not on an extension.
     """
 
-    def __init__(self, folder: Path, options: TrainingOptions, steps: int) -> None:
+    def __init__(
+        self, folder: Path, options: TrainingOptions, steps: int, begun_with: int | None = None
+    ) -> None:
         self.folder, self.options, self.steps = folder, options, steps
+        self.begun_with = steps if begun_with is None else begun_with
 
     @classmethod
     def opened(
@@ -158,7 +165,7 @@ class RunFolder:
             return run
         began = TrainingOptions.from_json(stored["options"])
         _check_same(folder, began, options, stored["data"], data)
-        run = cls(folder, options, steps)
+        run = cls(folder, options, steps, int(stored["begun_with"]))
         if steps != int(stored["steps"]):
             reached = max((state.step for state in run.states().values()), default=0)
             if steps < reached:
@@ -179,6 +186,7 @@ class RunFolder:
             "schema": SCHEMA,
             "lungcast_version": lungcast_version(),
             "steps": self.steps,
+            "begun_with": self.begun_with,
             "options": self.options.to_json(),
             "data": data,
             "arguments": arguments,
@@ -207,11 +215,12 @@ class RunFolder:
     def keep(self, state: ViewState) -> None:
         """Write a view's checkpoint, and the histories."""
         write_state(self.view_folder(state.view) / CHECKPOINT, state)
-        write_rows(self.view_folder(state.view) / HISTORY, {state.view: state.rows})
-        self.write_history()
+        self.write_history([state])
 
-    def write_history(self) -> None:
-        """Write the history of all views, of whatever process."""
+    def write_history(self, states: Iterable[ViewState]) -> None:
+        """Write the histories of views, and that of all views, of whatever process."""
+        for state in states:
+            write_rows(self.view_folder(state.view) / HISTORY, {state.view: state.rows})
         write_rows(
             self.folder / HISTORY, {view: read_rows(self.view_folder(view) / HISTORY) for view in VIEWS}
         )
@@ -256,6 +265,7 @@ def _barely_begun(folder: Path) -> bool:
         and mark["lungcast"] == "model"
         and mark["provenance"].get("complete") is False
         and not (folder / TRAINING / RUN_FILE).exists()
+        and not (folder / MODEL_FILE).exists()
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from segmentation.model import seed_for
 from segmentation.training.cut import cut_scan
 from segmentation.training.examples import Batch, Example, draw_example
-from segmentation.training.items import TrainingItem, loaded_or_noted
+from segmentation.training.items import TrainingItem, lacking, loaded_or_noted
 from segmentation.training.options import TrainingOptions
 from segmentation.training.pool import Note
 from segmentation.unet import UNet
@@ -98,6 +98,10 @@ def _draw(
 ) -> list[Example]:
     scan = loaded_or_noted(item, note)
     if scan is None:
+        return []
+    reason = lacking(item, options.target, scan)
+    if reason is not None:
+        note(f"{item.name}: left out of validation, {reason}")
         return []
     if scan.grid.size != grid_size:
         raise DataError(

@@ -23,7 +23,13 @@ def ellipsoid(
 
 
 def toy_scan(
-    patient: str = "P1", scan: str = "S1", *, size: int = 32, seed: int = 0, annotated: bool = True
+    patient: str = "P1",
+    scan: str = "S1",
+    *,
+    size: int = 32,
+    seed: int = 0,
+    annotated: bool = True,
+    own_lungs: bool = False,
 ) -> Scan:
     """A scan with lesions brighter than lung and darker than the body, on a native grid of its own."""
     rng = np.random.default_rng(seed)
@@ -49,7 +55,9 @@ def toy_scan(
         (size, size, size // 2), (x_mm, y, 2 * z), (10.0, -20.0, 30.0), (1, 0, 0, 0, 1, 0, 0, 0, 1)
     )
     placement = Placement(native, native, (-0.5 * z, 0.0, 0.0))
-    native_infection = infection.reshape(size // 2, 2, size, size).mean(axis=1) >= 0.5
+    native_infection, native_lungs = (
+        mask.reshape(size // 2, 2, size, size).mean(axis=1) >= 0.5 for mask in (infection, lungs)
+    )
     return Scan(
         patient=patient,
         scan=scan,
@@ -64,7 +72,11 @@ def toy_scan(
         window=window,
         placement=placement,
         native_infection=native_infection if annotated else None,
-        provenance={"image_sha256": f"{patient}-{scan}-{seed}"},
+        native_lungs=native_lungs if own_lungs else None,
+        provenance={
+            "image_sha256": f"{patient}-{scan}-{seed}",
+            "lungs": "user" if own_lungs else "classical",
+        },
     )
 
 

@@ -14,27 +14,37 @@ from click.testing import CliRunner, Result
 
 from cli.main import main
 from segmentation.model import ThreeWaySegmenter, patient_sha256
+from segmentation.rule_in_folder import tune_folder
 from segmentation.training import TrainingOptions, items_of, train
 from segmentation.training.cut import MARGIN_MM
+from segmentation.training.material import material_of
 from segmentation.training.mixture import SLICES_PER_VOLUME, Mixture
 from segmentation.training.pool import ProgressionPool
-from segmentation.training.request import sampler_of
+from segmentation.training.request import opened, sampler_of
 from segmentation.views import VIEWS
 from simulator.cohort_fit import fit_cohort
 from simulator.fits import CohortFits
 from simulator.sampler import ProgressionSampler
 from standard_space.cohort import Cohort
 from standard_space.errors import UsageError
+from standard_space.scan import Scan
 from tests.simulator.scans import cohort_of, small_scan
 
 QUICK = ["--width", "2", "--batch", "2", "--patch", "16", "--device", "cpu"]
+
+
+def own_image(scan: Scan, patient: str | None = None) -> Scan:
+    """The same scan as if it came from an image of its own, or of another patient."""
+    provenance = {**scan.provenance, "image_sha256": patient_sha256(patient or scan.patient)}
+    return dataclasses.replace(scan, provenance=provenance)
 
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three patients with fits: `c`, `fits.json`."""
     folder = tmp_path_factory.mktemp("command")
-    scans = [small_scan(name, shift=shift) for name, shift in (("p", 0.0), ("q", 0.04), ("rr", 0.02))]
+    shifts = (("p", 0.0), ("q", 0.04), ("rr", 0.02))
+    scans = [own_image(small_scan(name, shift=shift)) for name, shift in shifts]
     made = cohort_of(folder / "c", *scans)
     fit_cohort(made).save(folder / "fits.json")
     return folder
@@ -66,7 +76,7 @@ def test_resume_needs_no_other_flag_and_extends(cohort: Path, tmp_path: Path) ->
     done("train", cohort / "c", tmp_path / "m", *flags, *QUICK, "--optimiser", "sgd")
     first = model_id(tmp_path / "m")
     said = done("train", cohort / "c", tmp_path / "m", "--resume")
-    assert "Trained on 2 scans and 0 synthetic ones" in said.output
+    assert "Trained on 1 of 2 scans and 0 synthetic ones (each view at least);" in said.output
     assert "Validation: median Dice" in said.output
     assert model_id(tmp_path / "m") == first
     done("train", cohort / "c", tmp_path / "m", "--resume", "--steps", 3, "--device", "cpu")
@@ -103,6 +113,43 @@ def test_what_contradicts_the_stored_run_is_refused(cohort: Path, tmp_path: Path
     assert model_id(model) != before
 
 
+def test_a_rule_tuned_since_is_told_apart_and_an_extension_replaces_it(cohort: Path, tmp_path: Path) -> None:
+    model = tmp_path / "m"
+    others = [own_image(small_scan(name, shift=0.03)) for name in ("s", "t")]
+    cohort_of(tmp_path / "v", *others)
+    for flags, first in (([], False), (["--validation-share", 0.3, "--force"], True)):
+        done("train", cohort / "c", model, "--steps", 2, *QUICK, *flags)
+        tune_folder(model, Cohort.open(tmp_path / "v"), rule="product", device="cpu")
+        said = done("train", cohort / "c", model, "--resume").output
+        assert ("Validation: median Dice" in said) == first
+        assert not first or "1 scans at sum>t, t = " in said
+        assert "Tuned since by `lungcast tune`: median Dice" in said
+        assert "2 scans at product, t = " in said
+    said = done("train", cohort / "c", model, "--resume", "--steps", 3).output
+    assert "the rule of `lungcast tune` (product, t = " in said
+    assert "Tuned since" not in said
+    assert ThreeWaySegmenter.load(model).aggregation.rule == "sum>t"
+
+
+def test_the_same_image_under_two_names_does_not_play_for_its_twin(cohort: Path, tmp_path: Path) -> None:
+    twins = [
+        own_image(small_scan("p")),
+        own_image(small_scan("w", shift=0.02), "q"),
+        own_image(small_scan("q")),
+    ]
+    made = cohort_of(tmp_path / "c", *twins)
+    fit_cohort(made).save(tmp_path / "fits.json")
+    cohort_of(tmp_path / "v", own_image(small_scan("q")))
+    arguments = {"on_the_fly": 0.4, "fits": tmp_path / "fits.json", "validation": tmp_path / "v"}
+    options = TrainingOptions(steps=1, on_the_fly_share=0.4)
+    what = opened(tmp_path / "c", arguments, options)
+    assert {entry.patient for entry in what["sampler"].entries} == {"p"}
+    wide = ProgressionSampler(made, CohortFits.load(tmp_path / "fits.json"), seed=0, margin_mm=MARGIN_MM)
+    wide.entries = [entry for entry in wide.entries if entry.patient != "q"]
+    with pytest.raises(UsageError, match=r"made of validation patients.*w"):
+        material_of(what["originals"], (), what["validation"], wide, options, print)
+
+
 def test_views_apart_and_then_the_model(cohort: Path, tmp_path: Path) -> None:
     first = done("train", cohort / "c", tmp_path / "m", "--steps", 2, *QUICK, "--views", "xz")
     assert "still to be trained" in first.output
@@ -118,6 +165,7 @@ def test_wrong_requests(cohort: Path, tmp_path: Path) -> None:
     fits = cohort / "fits.json"
     fails(2, "go together", "train", c, m, "--on-the-fly", 0.5)
     fails(2, "go together", "train", c, m, "--fits", fits)
+    fails(2, "named twice", "train", c, m, "--augmented", c, "--augmented", c)
     fails(2, "exclude each other", "train", c, m, "--validation", c, "--validation-share", 0.5)
     fails(2, "above 1 together", "train", c, m, "--augmented", c, "--on-the-fly", 0.6, "--fits", fits)
     fails(2, "unknown view", "train", c, m, "--views", "xx")
@@ -158,12 +206,12 @@ def test_ctrl_c_says_how_to_continue(cohort: Path, tmp_path: Path, monkeypatch: 
 
 
 def test_progressions_are_made_on_the_fly(cohort: Path) -> None:
-    opened, fits = Cohort.open(cohort / "c"), CohortFits.load(cohort / "fits.json")
+    made_cohort, fits = Cohort.open(cohort / "c"), CohortFits.load(cohort / "fits.json")
     options = TrainingOptions(batch_size=4, patch=16, on_the_fly_share=0.5, vary=False)
 
     def mixture() -> Mixture:
-        sampler = sampler_of(opened, fits, options, kinds=1)
-        return Mixture(items_of(opened), (), sampler, options, print)
+        sampler = sampler_of(made_cohort, fits, options, kinds=1)
+        return Mixture(items_of(made_cohort), (), sampler, options, print)
 
     first, again = mixture(), mixture()
     assert first.shares == [0.5, 0.5]
@@ -176,8 +224,8 @@ def test_progressions_are_made_on_the_fly(cohort: Path) -> None:
     assert torch.equal(batches[-1].stack, again.batch("xy", 29).stack)
     assert made == sorted(set(made), key=made.index)
     assert len(made) <= pool.held + 120 * 0.5 / SLICES_PER_VOLUME
-    volume = pool.draw(0, np.random.default_rng(0))
-    sampler = sampler_of(opened, fits, options, kinds=1)
+    volume = pool.draw("xy", 0, np.random.default_rng(0))
+    sampler = sampler_of(made_cohort, fits, options, kinds=1)
     crop = sampler.make(sampler.draw(made[0]))
     again_made = load(made[0])
     assert again_made is not None
@@ -186,13 +234,13 @@ def test_progressions_are_made_on_the_fly(cohort: Path) -> None:
 
 
 def test_a_sampler_that_cannot_be_used(cohort: Path) -> None:
-    opened, fits = Cohort.open(cohort / "c"), CohortFits.load(cohort / "fits.json")
+    made_cohort, fits = Cohort.open(cohort / "c"), CohortFits.load(cohort / "fits.json")
     options = TrainingOptions(steps=1, batch_size=2, width=2, patch=16)
-    items = items_of(opened)
-    narrow = ProgressionSampler(opened, fits, seed=0)
+    items = items_of(made_cohort)
+    narrow = ProgressionSampler(made_cohort, fits, seed=0)
     with pytest.raises(UsageError, match="margin is too narrow"):
         train(items, sampler=narrow, options=options, device="cpu")
-    wide = ProgressionSampler(opened, fits, seed=0, margin_mm=MARGIN_MM)
+    wide = ProgressionSampler(made_cohort, fits, seed=0, margin_mm=MARGIN_MM)
     with pytest.raises(UsageError, match="made of validation patients"):
         train(items, validation=items[:1], sampler=wide, options=options, device="cpu")
     only = train((), sampler=wide, options=dataclasses.replace(options, steps=1), device="cpu")

@@ -17,9 +17,11 @@ import pytest
 import torch
 
 from segmentation.model import ThreeWaySegmenter
-from segmentation.training import TrainingOptions, train
+from segmentation.training import TrainingOptions, parallel, train
 from segmentation.training.distributed import Ranks, joined, rank_here, world_size
+from segmentation.training.material import Material
 from segmentation.training.run import train_views
+from segmentation.training.run_folder import RunFolder
 from segmentation.views import VIEWS
 from standard_space.errors import DataError, UsageError
 from tests.segmentation.toys import toy_items
@@ -130,6 +132,22 @@ def test_a_failure_in_a_process_of_its_own_is_told() -> None:
             devices=["cpu", "cpu"],
             device="cpu",
         )
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")])
+def test_out_of_memory_in_a_process_of_its_own_names_the_options(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*given: object) -> None:
+        raise error
+
+    monkeypatch.setattr("segmentation.training.run.train_here", fails)
+    items = toy_items(1)
+    run = RunFolder(tmp_path / "m", processes.OPTIONS, 3)
+    material = Material(items, [], [])
+    part = parallel._Part(run.folder, run.options, 3, 3, ("xy",), "cpu", material, 1, None)
+    with pytest.raises(DataError, match=r"memory.*--batch, --patch or --width.*--memory-mb"):
+        parallel._train_part(part)
 
 
 def test_alone_without_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,7 +124,10 @@ def test_a_full_disk_is_told_and_the_run_continues(forks: Any, whole: Path, tmp_
 def test_the_command_killed_and_continued_with_no_other_flag(tmp_path: Path) -> None:
     from tests.simulator.scans import cohort_of, small_scan
 
-    cohort_of(tmp_path / "c", small_scan("p"), small_scan("q", shift=0.04), small_scan("rr"))
+    scans = [small_scan("p"), small_scan("q", shift=0.04), small_scan("rr")]
+    for scan in scans:
+        scan.provenance["image_sha256"] = scan.patient
+    cohort_of(tmp_path / "c", *scans)
     flags = ["--steps", "40", "--width", "2", "--batch", "2", "--validation-share", "0.3"]
     flags += ["--checkpoint-minutes", "0.001", "--device", "cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ import torch
 
 from segmentation.training import TrainingItem, TrainingOptions
 from segmentation.training.cut import BYTES_PER_VOXEL, CutScan
-from segmentation.training.mixture import Mixture, shares_of
+from segmentation.training.mixture import Mixture, shares_of, slices_per_scan
 from segmentation.training.options import SLICES_PER_SCAN
 from segmentation.training.pool import ScanPool
 from segmentation.views import VIEWS
@@ -40,8 +41,8 @@ def number_of(cut: CutScan) -> int:
     return round(float(cut.signal.max()) * 100)
 
 
-def drawn(pool: ScanPool, examples: range) -> list[int]:
-    return [number_of(pool.draw(e, np.random.default_rng(e))) for e in examples]
+def drawn(pool: ScanPool, examples: range, view: str = "xy") -> list[int]:
+    return [number_of(pool.draw(view, e, np.random.default_rng(e))) for e in examples]
 
 
 def test_more_scans_than_memory_stream_through_without_reading_twice_in_a_pass() -> None:
@@ -51,9 +52,48 @@ def test_more_scans_than_memory_stream_through_without_reading_twice_in_a_pass()
     assert set(found) == {0, 1, 2, 3, 4}
     assert len(loaded) == len(set(loaded)) == 5
     for first in range(0, 40, 10):
-        window = {pool.volume_at(first // 10 + place) for place in range(2)}
+        window = {pool.volume_at("xy", first // 10 + place) for place in range(2)}
         assert set(found[first : first + 10]) == window
     assert len(pool._cache) <= 3
+
+
+def test_every_view_reads_each_scan_once_in_a_pass() -> None:
+    loaded: list[int] = []
+    pool = ScanPool(marked_items(12, loaded), OPTIONS, held=2, draws_per_volume=10, note=lambda text: None)
+    for view in VIEWS:
+        before = len(loaded)
+        drawn(pool, range(100), view)
+        assert len(loaded) - before <= 12
+        assert len(pool._cache) <= 3
+
+
+def test_a_short_run_draws_from_every_scan_in_every_view() -> None:
+    options = TrainingOptions(batch_size=8, patch=16, memory_mb=4, vary=False)
+    loaded: list[int] = []
+    items = marked_items(40, loaded), [*marked_items(90, loaded, synthetic=True)[40:]]
+    mixture = Mixture(*items, None, options, print, steps=150)
+    assert mixture._pools[1].held < 40
+    assert mixture._pools[1].draws_per_volume == 2 * (600 // 40)
+    for view in VIEWS:
+        planned = mixture.drawn(view, 150)
+        assert (len(planned["original"]), len(planned["synthetic"])) == (40, 50)
+    assert mixture.steps_for_all("original") <= 150
+    assert not loaded
+    short = {kind: len(found) for kind, found in mixture.drawn("yz", 20).items()}
+    for number in range(8 * 20):
+        mixture.example("yz", number)
+    assert short == {
+        "original": sum(n < 40 for n in set(loaded)),
+        "synthetic": sum(n >= 40 for n in set(loaded)),
+    }
+    assert short["synthetic"] < 50
+
+
+@pytest.mark.parametrize(
+    ("slices", "scans", "expected"), [(8000, 201, 39), (8000, 2010, 8), (1e9, 201, 64), (math.inf, 3, 64)]
+)
+def test_slices_after_which_a_scan_is_exchanged(slices: float, scans: int, expected: int) -> None:
+    assert slices_per_scan(slices, scans) == expected
 
 
 def test_what_is_drawn_does_not_depend_on_what_is_loaded() -> None:
@@ -74,9 +114,12 @@ def test_what_is_drawn_does_not_depend_on_what_is_loaded() -> None:
 
 def test_each_scan_comes_up_once_in_a_pass() -> None:
     pool = ScanPool(marked_items(6, []), OPTIONS, held=2, draws_per_volume=1, note=lambda text: None)
-    passes = [[pool.volume_at(6 * turn + place) for place in range(6)] for turn in range(4)]
+    passes = [[pool.volume_at("xy", 6 * turn + place) for place in range(6)] for turn in range(4)]
     assert all(sorted(one) == list(range(6)) for one in passes)
-    assert len({tuple(one) for one in passes}) == 4
+    assert len({tuple(one) for one in passes}) == 3
+    assert passes[0] == passes[1]
+    orders = {tuple(pool.volume_at(view, place) for place in range(6)) for view in VIEWS}
+    assert len(orders) == 3
 
 
 def test_when_all_fit_every_example_comes_from_all_scans() -> None:
@@ -104,7 +147,7 @@ def test_what_cannot_be_used_is_left_out_with_a_note() -> None:
     notes: list[str] = []
     pool = ScanPool([*items, *toy_items(1)], OPTIONS, held=5, draws_per_volume=4, note=notes.append)
     for example in range(40):
-        assert pool.draw(example, np.random.default_rng(example)).truth.any()
+        assert pool.draw("xy", example, np.random.default_rng(example)).truth.any()
     assert sorted(notes) == [
         "P1/S1: left out of training, it has no infection annotation",
         "P2/S1: left out of training, it has no lungs",
@@ -113,7 +156,7 @@ def test_what_cannot_be_used_is_left_out_with_a_note() -> None:
     ]
     none = ScanPool(items, OPTIONS, held=2, draws_per_volume=4, note=notes.append)
     with pytest.raises(DataError, match="no scan to train on can be used"):
-        none.draw(0, np.random.default_rng(0))
+        none.draw("xy", 0, np.random.default_rng(0))
 
 
 def test_an_error_while_loading_reaches_every_thread_and_can_be_tried_again() -> None:
@@ -128,11 +171,11 @@ def test_an_error_while_loading_reaches_every_thread_and_can_be_tried_again() ->
 
     pool = ScanPool([TrainingItem("P", False, load)], OPTIONS, held=1, draws_per_volume=4, note=print)
     with ThreadPoolExecutor(2) as workers:
-        first = workers.submit(pool.draw, 0, np.random.default_rng(0))
+        first = workers.submit(pool.draw, "xy", 0, np.random.default_rng(0))
         gate.wait(timeout=5)
         assert isinstance(first.exception(), MemoryError)
     failing[0] = False
-    assert pool.draw(0, np.random.default_rng(0)).truth.any()
+    assert pool.draw("xy", 0, np.random.default_rng(0)).truth.any()
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (0.25, 60), (1.0, 240)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ import pytest
 import torch
 
 from segmentation.model import ThreeWaySegmenter
-from segmentation.training import TrainingItem, TrainingOptions, train
+from segmentation.training import TrainingItem, TrainingOptions, run_folder, train
 from segmentation.training.checkpoint import CHECKPOINT, read_state
+from segmentation.training.material import Material
+from segmentation.training.mixture import Mixture
 from segmentation.training.run import train_views
 from segmentation.training.run_folder import TRAINING
 from segmentation.views import VIEWS
 from standard_space.errors import DataError, UsageError
+from standard_space.files import write_mark
 from standard_space.folders import folder_lock
 from tests.segmentation.toys import toy_items
 
@@ -116,6 +120,61 @@ def test_a_run_killed_while_the_model_was_written(whole: Path, tmp_path: Path) -
     (tmp_path / "m" / "yz.pt").write_bytes((tmp_path / "m" / "xz.pt").read_bytes())
     run(tmp_path / "m", resume=True)
     assert weights(tmp_path / "m") == weights(whole)
+
+
+def test_rows_that_a_kill_kept_from_the_history_are_written_with_the_model(
+    whole: Path, tmp_path: Path
+) -> None:
+    written = run_folder.write_rows
+
+    def killed(path: Path, rows: Any) -> None:
+        if path.parent.name == "xy" and len(rows["xy"]) == 9:
+            raise Stop
+        written(path, rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_folder, "write_rows", killed)
+        with pytest.raises(Stop):
+            run(tmp_path / "m")
+    run(tmp_path / "m", resume=True)
+    rows = [(row["view"], row["step"], row["kind"]) for row in history(tmp_path / "m")]
+    assert rows == [(row["view"], row["step"], row["kind"]) for row in history(whole)]
+
+
+def test_a_run_killed_between_the_model_and_its_mark_is_whole_when_continued(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    run(folder, options=OPTIONS_PLAIN, validation=())
+    mark = (folder / "lungcast.json").read_bytes()
+    write_mark(folder, "model", {"complete": False})
+    model = (folder / "model.json").read_bytes()
+    run(folder, options=OPTIONS_PLAIN, validation=(), resume=True)
+    assert (folder / "lungcast.json").read_bytes() == mark
+    # Without its run the model is still never emptied.
+    write_mark(folder, "model", {"complete": False})
+    shutil.rmtree(folder / TRAINING)
+    with pytest.raises(UsageError, match="not empty"):
+        run(folder, options=OPTIONS_PLAIN, validation=(), resume=True)
+    assert (folder / "model.json").read_bytes() == model
+
+
+def test_an_extension_keeps_how_often_scans_are_exchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun_with = []
+    made = Material.mixture
+
+    def spied(self: Material, options: TrainingOptions, steps: int, *given: Any, **more: Any) -> Mixture:
+        begun_with.append(steps)
+        return made(self, options, steps, *given, **more)
+
+    monkeypatch.setattr(Material, "mixture", spied)
+    for steps in (2, 4):
+        options = dataclasses.replace(OPTIONS_PLAIN, steps=steps)
+        train(toy_items(1), options=options, folder=tmp_path / "m", device="cpu", resume=True)
+    assert len(begun_with) >= 3
+    assert set(begun_with) == {2}
+    stored = json.loads((tmp_path / "m" / TRAINING / "run.json").read_text())
+    assert (stored["begun_with"], stored["steps"]) == (2, 4)
 
 
 def test_more_steps_extend_a_run_finished_or_not(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,14 @@ import pytest
 import torch
 
 from segmentation.model import ThreeWaySegmenter, patient_sha256
-from segmentation.training import TrainingItem, TrainingOptions, train
+from segmentation.training import TrainingItem, TrainingOptions, items_of, train
+from segmentation.training.coverage import drawn_said
 from segmentation.training.losses import learning_rate_at, loss_and_dice
+from segmentation.training.material import material_of
 from segmentation.training.throughput import measure_throughput
 from segmentation.views import VIEWS
 from standard_space.errors import DataError, UsageError
+from tests.segmentation.cohorts import toy_cohort
 from tests.segmentation.toys import toy_items, toy_scan
 
 TINY = TrainingOptions(steps=3, batch_size=2, width=2, patch=16)
@@ -55,12 +59,22 @@ def test_what_the_model_remembers_of_its_training() -> None:
         (view, k, 3) for view in VIEWS for k in (1, 2, 3)
     ]
     assert re.fullmatch(r"xy loss \d\.\d{3} Dice 0\.\d\d", steps[0][0])
-    assert notes == ["P9/S1: left out of training, it has no infection annotation"]
+    assert sorted(notes) == [
+        "3 steps a view do not draw from all 2 original scans; a run begun with 8 steps would",
+        "P9/S1: left out of training, it has no infection annotation",
+    ]
     training = model.training
     known = {entry["patient_sha256"]: entry["image_sha256"] for entry in training["patients"]}
     assert known == {patient_sha256("P0"): ["P0-S1-0"], patient_sha256("P1"): ["P1-S1-1"]}
     assert training["steps_per_view"] == {"xy": 3, "yz": 3, "xz": 3}
-    assert (training["options"]["seed"], training["originals"], training["notes"]) == (0, 2, notes)
+    assert (training["options"]["seed"], training["originals"], training["notes"]) == (
+        0,
+        2,
+        sorted(notes),
+    )
+    assert training["drawn"].keys() == {"originals"}
+    assert min(training["drawn"]["originals"].values()) == 1
+    assert drawn_said(training) == "1 of 2 scans and 0 synthetic ones (each view at least)"
     assert [entry["step"] for entry in training["history"]["xz"]] == [1, 2, 3]
 
 
@@ -157,13 +171,48 @@ def test_unknown_devices_are_refused() -> None:
 def test_lungs_are_learned_with_or_without_an_infection_annotation() -> None:
     options = TrainingOptions(target="lungs", steps=25, batch_size=4, width=4, patch=32, learning_rate=1e-2)
     items = [
-        replace(item, load=lambda k=k: toy_scan(f"P{k}", seed=k, annotated=False), annotated=False)
+        replace(
+            item, load=lambda k=k: toy_scan(f"P{k}", seed=k, annotated=False, own_lungs=True), annotated=False
+        )
         for k, item in enumerate(toy_items(3))
     ]
     model = train(items[:2], validation=items[2:], options=options, device="cpu")
     assert model.target == "lungs"
     assert model.scores["validation"]["median_dice"] > 0.8
     assert model.training["history"]["xy"][0]["kind"] == "training"
+
+
+def test_lungs_that_a_program_found_are_not_learned() -> None:
+    options = replace(TINY, target="lungs")
+    own = [
+        replace(item, load=lambda k=k: toy_scan(f"P{k}", own_lungs=True))
+        for k, item in enumerate(toy_items(4))
+    ]
+    found = [replace(item, own_lungs=False) for item in toy_items(9)[4:]]
+    notes: list[str] = []
+    made = material_of([*own[:2], *found], (), own[2:], None, options, notes.append)
+    assert [item.name for item in made.training] == ["P0/S1", "P1/S1"]
+    assert notes == ["5 scans are left out of training: their lungs were found by a program, not annotated"]
+    with pytest.raises(DataError, match=r"train on .*lung mask of the user's own.*column `lungs`"):
+        material_of(found, (), (), None, options, print)
+    with pytest.raises(DataError, match=r"validate on .*lung mask of the user's own"):
+        material_of(own, (), found, None, options, print)
+    # Not known beforehand: seen when they are loaded.
+    with pytest.raises(DataError, match="no scan to train on can be used"):
+        train(toy_items(2), options=options, device="cpu", note=notes.append)
+    assert "P0/S1: left out of training, its lungs were found by a program, not annotated" in notes
+    notes.clear()
+    model = train(
+        [*own[:1], *toy_items(3)[1:]], validation=own[2:], options=options, device="cpu", note=notes.append
+    )
+    assert model.scores["validation"]["scans"] == 2
+    assert sum("left out of training" in text for text in notes) == 1
+    assert set(model.training["drawn"]["originals"].values()) == {1}
+
+
+def test_whose_lungs_they_are_is_known_before_they_are_read(tmp_path: Path) -> None:
+    cohort = toy_cohort(tmp_path / "c", toy_scan("A", own_lungs=True), toy_scan("B", annotated=False))
+    assert [(item.own_lungs, item.annotated) for item in items_of(cohort)] == [(True, True), (False, False)]
 
 
 def test_sgd_learns_as_well() -> None:

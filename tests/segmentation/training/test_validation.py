@@ -38,6 +38,90 @@ def test_the_patients_of_a_share_are_chosen_by_hash_whatever_their_scans() -> No
         validation_patients(toy_items(1), 0.2, seed=0)
 
 
+def test_who_can_validate_depends_on_the_target() -> None:
+    items = [dataclasses.replace(item, annotated=False) for item in toy_items(4)]
+    assert len(validation_patients(items, 0.5, 0, "lungs")) == 2
+    with pytest.raises(UsageError, match="0 patients with an infection annotation"):
+        validation_patients(items, 0.5, 0)
+    found = [dataclasses.replace(item, own_lungs=False) for item in items]
+    with pytest.raises(UsageError, match="0 patients with a lung mask of the user's own"):
+        validation_patients(found, 0.5, 0, "lungs")
+
+
+def test_an_image_that_validates_never_trains_under_another_name() -> None:
+    twin = dataclasses.replace(toy_items(1)[0], name="Q/S1", patient="Q")
+    notes: list[str] = []
+    made = material_of(
+        [*toy_items(2)[1:], twin],
+        [dataclasses.replace(twin, synthetic=True)],
+        toy_items(1),
+        None,
+        OPTIONS,
+        notes.append,
+    )
+    assert [item.name for item in made.training] == ["P1/S1"]
+    assert notes == [
+        f"1 {kind} scans are not trained on: their images are for validation, under another patient's name"
+        for kind in ("original", "synthetic")
+    ]
+    unknown = [dataclasses.replace(item, image_sha256="") for item in toy_items(3)]
+    assert len(material_of(unknown[1:], (), unknown[:1], None, OPTIONS, print).training) == 2
+
+
+def test_synthetic_scans_do_not_validate() -> None:
+    notes: list[str] = []
+    made = material_of(
+        toy_items(3)[1:], (), [*toy_items(1), *toy_items(3, synthetic=True)], None, OPTIONS, notes.append
+    )
+    assert [item.name for item in made.validation] == ["P0/S1"]
+    assert [item.name for item in made.training] == ["P1/S1", "P2/S1"]
+    assert notes == ["3 synthetic scans are not validated on: they are not acquired"]
+    with pytest.raises(DataError, match="no scan to validate on"):
+        material_of(toy_items(1), (), toy_items(3, synthetic=True), None, OPTIONS, print)
+
+
+def test_while_nothing_is_found_the_newest_weights_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ValidationSlices, "score", lambda *_: ValidationScore(0.0, 0.1))
+    notes: list[str] = []
+    model = train(
+        toy_items(2)[:1], validation=toy_items(2)[1:], options=OPTIONS, device="cpu", note=notes.append
+    )
+    assert model.training["best_step"] == {"xy": 4, "yz": 4, "xz": 4}
+    told = "view xz: no validation found anything, its newest weights are kept"
+    assert told in notes
+    assert told in model.training["notes"]
+    found = train(toy_items(2)[:1], options=dataclasses.replace(OPTIONS, validate_every=None), device="cpu")
+    assert model.model_id == found.model_id
+
+
+def test_the_scans_tuned_on_are_counted_and_the_others_named() -> None:
+    healthy = dataclasses.replace(toy_scan("P7"), infection=np.zeros((32, 32, 32), np.bool_))
+    notes: list[str] = []
+    model = train(
+        toy_items(3)[:1],
+        validation=[*toy_items(3)[1:], TrainingItem("P7/S1", False, lambda: healthy)],
+        options=dataclasses.replace(OPTIONS, rule="logistic"),
+        device="cpu",
+        note=notes.append,
+    )
+    assert model.scores["validation"]["scans"] == 2
+    assert model.scores["validation"]["rule"] == "logistic"
+    assert model.scores["validation"]["threshold"] == model.aggregation.threshold
+    assert [text for text in notes if "tuning" in text] == [
+        "P7/S1: left out of tuning, its annotation is empty"
+    ]
+
+
+def test_a_view_whose_patience_ends_at_its_last_step_did_not_stop_early(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scores = iter([0.1, 0.5, 0.4, 0.3, *[0.5, 0.4, 0.3], *[0.1, 0.2, 0.3, 0.4]])
+    monkeypatch.setattr(ValidationSlices, "score", lambda *_: ValidationScore(next(scores), 0.1))
+    options = dataclasses.replace(OPTIONS, patience=2)
+    model = train(toy_items(2)[:1], validation=toy_items(2)[1:], options=options, device="cpu")
+    assert model.training["stopped_early"] == ["yz"]
+
+
 def test_patients_that_validate_never_train() -> None:
     notes: list[str] = []
     made = material_of(toy_items(3), toy_items(3, synthetic=True), toy_items(1), None, OPTIONS, notes.append)
