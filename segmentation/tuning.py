@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -79,10 +77,8 @@ def tune(
     ----------
     model : ThreeWaySegmenter
     validation : iterable of Scan
-        Of patients that the model was not trained on. A collection, or anything else that gives the same scans
-        each time it is gone through, is read and predicted twice for a learned rule and costs no disk. Of a
-        generator, which gives them once, the probabilities wait in the system's temporary folder, 12 bytes for
-        each voxel of the lungs.
+        Of patients that the model was not trained on. For a learned rule it must give the same scans each time
+        it is gone through, as a list does and a generator does not.
     rule : str
         One of `RULES`; learned ones are fitted first, see `fit_rule`, on voxels drawn by a fixed seed, each scan
         counting the same.
@@ -94,21 +90,20 @@ def tune(
         No validation scan has anything to find, a scan lies on another grid, a rule could not be learned, or the
         scans were not the same the second time.
     UsageError
-        Unknown rule or device.
+        Unknown rule or device, or scans that can be gone through once only.
     """
     if rule not in RULES:
         raise UsageError("unknown aggregation rule", got=rule, expected=", ".join(RULES))
     regions = _Regions(Predictor(model, device=device), validation)
     if rule not in LEARNED_RULES:
         return _best(Aggregation(rule, usual_threshold(rule)), regions)
-    with tempfile.TemporaryDirectory(prefix="lungcast-tune-") as folder:
-        passing = isinstance(validation, Iterator)
-        kept = _Spool(regions, Path(folder)) if passing else regions
-        samples = [_sample(region, number) for number, region in enumerate(kept)]
-        if not samples:
-            raise _nothing_to_find(model.target)
-        weights, bias = fit_rule(rule, *(np.concatenate(parts) for parts in zip(*samples, strict=True)))
-        tuned = _best(Aggregation(rule, usual_threshold(rule), weights, bias), kept)
+    if isinstance(validation, Iterator):
+        raise UsageError("a learned rule goes through the validation scans twice", remedy="give a collection")
+    samples = [_sample(region, number) for number, region in enumerate(regions)]
+    if not samples:
+        raise _nothing_to_find(model.target)
+    weights, bias = fit_rule(rule, *(np.concatenate(parts) for parts in zip(*samples, strict=True)))
+    tuned = _best(Aggregation(rule, usual_threshold(rule), weights, bias), regions)
     if tuned.scans != len(samples):
         raise DataError(
             "the validation scans changed while the rule was learned",
@@ -142,7 +137,7 @@ def thresholds_of(rule: str) -> NDArray[np.float64]:
     return np.round(np.arange(round(end / step) + 1) * step, 3)
 
 
-def _best(aggregation: Aggregation, regions: _Regions | _Spool) -> Tuned:
+def _best(aggregation: Aggregation, regions: _Regions) -> Tuned:
     thresholds = thresholds_of(aggregation.rule)
     cuts = np.array([aggregation.at(threshold).cut for threshold in thresholds], np.float32)
     per_scan = [_dice_at(cuts, aggregation, region) for region in regions]
@@ -208,28 +203,6 @@ class _Regions:
                 truth[box][inside],
                 int(np.count_nonzero(truth)),
             )
-
-
-class _Spool:
-    """Regions that can be gone through once: kept in a folder meanwhile, and read from there afterwards."""
-
-    def __init__(self, regions: _Regions, folder: Path) -> None:
-        self._regions, self._folder = regions, folder
-        self._kept: list[tuple[Path, NDArray[np.uint8], int]] = []
-        self.target = regions.target
-
-    def __iter__(self) -> Iterator[_Region]:
-        if self._kept:
-            for path, packed, true in self._kept:
-                views = np.load(path)
-                truth = np.unpackbits(packed, count=views.shape[1]).astype(np.bool_)
-                yield _Region(torch.from_numpy(views), truth, true)
-            return
-        for number, region in enumerate(self._regions):
-            path = self._folder / f"{number}.npy"
-            np.save(path, region.views.numpy())
-            self._kept.append((path, np.packbits(region.truth), region.true))
-            yield region
 
 
 def _nothing_to_find(target: str) -> DataError:
