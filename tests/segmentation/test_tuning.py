@@ -57,7 +57,7 @@ def test_the_median_over_scans_counts_and_no_threshold_does_better() -> None:
 def test_learned_rules_give_the_same_numbers_again() -> None:
     model = untrained()
     first, again = (
-        tune(model, (toy_scan(seed=seed) for seed in (1, 2)), rule="logistic", device="cpu") for _ in range(2)
+        tune(model, [toy_scan(seed=seed) for seed in (1, 2)], rule="logistic", device="cpu") for _ in range(2)
     )
     assert first == again
     assert first.aggregation.weights is not None
