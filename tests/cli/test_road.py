@@ -56,7 +56,7 @@ def test_the_readme_road_leaves_what_it_says(road: Path) -> None:
     assert {row["group"] for row in scores["scans"]} == {"training"}
     assert list((road / "scores").glob("training_*.png"))
     model = json.loads((road / "model/model.json").read_text())
-    assert set(model["training"]["steps_per_view"].values()) == {40}
+    assert set(model["training"]["steps_per_view"].values()) == {30}
     crossed = json.loads((road / "cv/scores.json").read_text())
     assert len(crossed["scans"]) == 6
     assert {row["group"] for row in crossed["scans"]} == {"held_out"}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -65,7 +66,9 @@ def test_a_failure_ends_it_and_the_rest_is_not_begun() -> None:
 
     def work(task: int) -> None:
         begun.append(task)
-        raise ValueError(f"task {task}")
+        if task == 0:
+            raise ValueError("task 0")
+        time.sleep(0.002)
 
     with pytest.raises(ValueError, match="task"):
         list(each(work, range(1000), 2))

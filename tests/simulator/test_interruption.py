@@ -69,6 +69,7 @@ def assert_nothing_is_half_written(folder: Path) -> None:
             assert read_mark(folder) is not None
 
 
+@pytest.mark.slow
 def test_killed_at_fifty_random_moments(forks: Any, cohort: Path, whole: Path, tmp_path: Path) -> None:
     begun = time.perf_counter()
     first = forks.Process(target=interrupted.augment, args=(cohort, tmp_path / "first"))
