@@ -4,7 +4,7 @@
 
 A phantom CT of 512 x 512 x 512 voxels (or `--image`) is embedded, a model of the reference width is trained on it
 for a moment (so that its answers are sharp and depend on what it sees), and then: `lungcast segment` of the file;
-the image in memory to its mask, lungs found anew, in both precisions; the released recipe with the same networks on
+the image in memory to its mask, lungs found anew, in both precisions; the released recipe with these networks on
 128 of the 512 slices of each direction, scaled (or on all); precision, margins and instruction sets; training
 throughput. A GPU's part where there is one. `--docs` puts the tables into docs/segmentation.md.
 """
