@@ -97,13 +97,14 @@ def test_killed_at_fifty_random_moments(forks: Any, cohort: Path, whole: Path, t
     assert files(folder) == files(whole)
 
 
-def test_killed_before_every_change_of_the_folder(forks: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_killed_before_every_change_of_the_folder(forks: Any, tmp_path: Path, every: int) -> None:
     cohort, whole = tmp_path / "c", tmp_path / "whole"
     cohort_of(cohort, small_scan())
     interrupted.augment(cohort, whole)
-    operation = 0
+    operation = 1 - every
     while True:
-        operation += 1
+        operation += every
         folder = tmp_path / str(operation)
         process = forks.Process(target=interrupted.dies_before, args=(cohort, folder, operation))
         process.start()
