@@ -233,7 +233,7 @@ class _Folds:
             "training_patients": list(plan.training),
             "validation_patients": list(plan.validation),
             "test_patients": list(plan.test),
-            "notes": notes,
+            "notes": sorted(notes),
             **scores,
         }
         write_json(folder / SCORES, content)

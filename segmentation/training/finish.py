@@ -114,6 +114,8 @@ def finish(
             model = ThreeWaySegmenter.load(run.folder)
             if model.training.get("steps_per_view") == reached and (run.folder / CURVES).is_file():
                 _mark(run.folder, model)
+                for text in model.training.get("notes", []):
+                    notes(text)
                 return model
             if "tuning" in model.scores:
                 rule = f"{model.aggregation.rule}, t = {model.aggregation.threshold:g}"

@@ -42,7 +42,8 @@ def test_both_ways_agree_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_a_compiled_network_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # PyTorch's own, of its own compiler
+def test_a_compiled_network_gives_the_same() -> None:
     network = UNet(5, 4).eval()
     x = torch.randn((2, 5, 48, 32), generator=torch.Generator().manual_seed(0))
     fast = FastUNet(network, CPU, torch.float32)
