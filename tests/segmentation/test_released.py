@@ -220,7 +220,7 @@ def test_the_command_writes_a_model_folder(files: dict[str, Path], tmp_path: Pat
     torch.save({"state_dict": weights}, files["X"])
     result = CliRunner().invoke(main, [*command, "--force"])
     assert result.exit_code == 1
-    assert "best_model-X.pth: the checkpoint holds NaN" in result.output or "NaN" in result.output
+    assert "the checkpoint holds NaN" in result.output
     assert "best_model-X.pth" in result.output
     assert ThreeWaySegmenter.load(out).width == WIDTH
     files["X"].write_bytes(good[:-200])
