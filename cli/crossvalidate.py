@@ -8,23 +8,28 @@ from typing import Any
 import click
 
 from cli.console import Console, example, force_option, shared_options
-from cli.options import DEVICE, FILE, seed_option
+from cli.options import DEVICE, FILE, METHOD, seed_option
 from cli.scoring_options import GRID, NSD_TOLERANCE, rule_option
 
 
 @click.command(epilog=example("lungcast crossvalidate cohort cv --folds 5 --augmented augmented"))
 @click.argument("cohort", type=FILE)
 @click.argument("out", type=FILE)
+@METHOD
 @click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="Of patients.")
 @click.option("--augmented", type=FILE, help="Synthetic scans of COHORT, trained on with their patient.")
 @click.option("--target", type=click.Choice(["infection", "lungs"]), default="infection", show_default=True)
-@click.option("--steps", type=int, help="Optimiser steps per view  [default: 2000]")
+@click.option("--steps", type=int, help="Optimiser steps per network (one per view).  [default: 2000]")
 @click.option(
     "--epochs", type=float, help="Instead of --steps: epochs of 64 slices per original scan and view."
 )
-@click.option("--batch", "batch_size", default=8, show_default=True, help="Slices per step.")
+@click.option(
+    "--batch", "batch_size", type=int, help="Slices or patches per step.  [default: 8; rivals: theirs]"
+)
 @click.option("--patch", type=int, help="Side of training patches, voxels.  [default: 3/8 of the grid]")
-@click.option("--width", default=16, show_default=True, help="Channels of the networks' first level.")
+@click.option(
+    "--width", type=int, help="Channels of the networks' first level.  [default: 16; rivals: as published]"
+)
 @click.option(
     "--memory-mb", default=3000, show_default=True, help="For scans kept in memory; others take turns."
 )
@@ -56,11 +61,11 @@ def crossvalidate(
     from segmentation.crossvalidation.run import crossvalidate as run
     from segmentation.crossvalidation.table import format_crossvalidation
     from segmentation.evaluation.scan_scores import ScoringOptions
-    from segmentation.training import TrainingOptions
+    from segmentation.methods import options_for
     from standard_space.cohort import Cohort
 
     # What is not named above is an option of training under its own name.
-    options = TrainingOptions(**chosen)
+    options = options_for(**{name: value for name, value in chosen.items() if value is not None})
     opened = Cohort.open(cohort)
     with console.progress("crossvalidate") as progress:
         result = run(

@@ -13,7 +13,7 @@ from cli.options import DEVICE, FILE, THRESHOLD
 from cli.scoring_options import GRID, NSD_TOLERANCE
 
 if TYPE_CHECKING:
-    from segmentation.model import ThreeWaySegmenter
+    from segmentation.segmenter import Segmenter
     from standard_space.cohort import Cohort
 
 
@@ -51,7 +51,7 @@ def evaluate(
     from segmentation.evaluation.comparison import compare, format_comparison
     from segmentation.evaluation.scan_scores import ScoringOptions
     from segmentation.evaluation.tables import format_scores, scores_csv
-    from segmentation.model import ThreeWaySegmenter
+    from segmentation.methods import load_segmenter
     from standard_space.cohort import Cohort
     from standard_space.errors import LungcastError, UsageError
     from standard_space.files import check_output_file, write_json, write_text
@@ -60,8 +60,8 @@ def evaluate(
     options = ScoringOptions(space, nsd_tolerance_mm)
     for path in (json_path, csv_path, None if figures is None else figures / "figure.png"):
         check_output_file(path)
-    loaded, opened = ThreeWaySegmenter.load(model), Cohort.open(cohort)
-    other = None if against is None else ThreeWaySegmenter.load(against)
+    loaded, opened = load_segmenter(model), Cohort.open(cohort)
+    other = None if against is None else load_segmenter(against)
     if other is not None and other.target != loaded.target:
         raise UsageError(
             "the two models find different things", where=against, got=other.target, expected=loaded.target
@@ -109,7 +109,7 @@ def evaluate(
 
 
 def _draw(
-    model: ThreeWaySegmenter,
+    model: Segmenter,
     cohort: Cohort,
     scores: dict[str, Any],
     folder: Path,
@@ -117,9 +117,9 @@ def _draw(
     device: str,
 ) -> None:
     from segmentation.evaluation.figures import draw_scores
-    from segmentation.predict import Predictor
+    from segmentation.methods import predictor_for
 
-    predictor = Predictor(model, device=device)
+    predictor = predictor_for(model, device=device)
 
     def found(row: Any) -> Any:
         scan = cohort.read(cohort.find(row["patient"], row["scan"]))

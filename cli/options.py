@@ -7,11 +7,25 @@ from typing import TYPE_CHECKING
 
 import click
 
+from segmentation.methods import METHODS
+
 if TYPE_CHECKING:
     from simulator.dynamics.engine import Controls
 
 FILE = click.Path(path_type=Path)
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+METHOD = click.option(
+    "--method",
+    type=click.Choice(METHODS),
+    default=METHODS[0],
+    show_default=True,
+    help="What is trained: the paper's method or a rival (extra `baselines`).",
+)
+ENCODER_WEIGHTS = click.option(
+    "--encoder-weights",
+    type=FILE,
+    help="Of --method transfer: an r3d_18 state_dict to start from; random when absent.",
+)
 THRESHOLD = click.option(
     "--threshold",
     type=float,

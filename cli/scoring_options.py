@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 # The rules of `segmentation.aggregation`, written out so that help needs no PyTorch; a test keeps them the same.
-RULE_NAMES = ("sum>t", "weighted", "product", "majority", "logistic", "svm")
+RULE_NAMES = ("sum>t", "mean", "weighted", "product", "majority", "logistic", "svm")
 
 
 def rule_option(flag: str):  # type: ignore[no-untyped-def]
@@ -14,9 +14,7 @@ def rule_option(flag: str):  # type: ignore[no-untyped-def]
         flag,
         "rule",
         type=click.Choice(RULE_NAMES),
-        default="sum>t",
-        show_default=True,
-        help="How three probabilities become a mask; quote sum>t in a shell.",
+        help="How the views' probabilities become a mask; quote sum>t.  [default: sum>t; mean for rivals]",
     )
 
 

@@ -11,9 +11,9 @@ from cli.console import Console, example, force_option, parse_window, shared_opt
 from cli.options import DEVICE, FILE, THRESHOLD
 
 if TYPE_CHECKING:
-    from segmentation.predict import Predictor
     from segmentation.results.lung_finder import LungFinder
     from segmentation.results.segment_image import SegmentOptions
+    from segmentation.scan_predictor import ScanPredictor
 
 CONSOLIDATION_HU = click.option(
     "--consolidation-hu",
@@ -94,12 +94,12 @@ def segment(
     DICOM series. Each of those gets a folder of its own in OUT. Scans that an earlier run with the same model and
     settings has done are kept; one that fails is named at the end (exit code 1) and the rest completes.
     """
-    from segmentation.model import MODEL_FILE, ThreeWaySegmenter
-    from segmentation.predict import Predictor
+    from segmentation.methods import load_segmenter, predictor_for
     from segmentation.results.lung_finder import LungFinder
     from segmentation.results.scan_folder import check_masks, scans_in
     from segmentation.results.segment_folder import check_writable, run_request
     from segmentation.results.segment_image import SegmentOptions
+    from segmentation.segmenter import MODEL_FILE
     from standard_space.errors import UsageError
     from standard_space.folders import check_apart
     from standard_space.window import Window
@@ -111,16 +111,16 @@ def segment(
         check_masks(given, option, folder=scans is not None)
     pair = parse_window(window)
     chosen = None if pair is None else Window(*pair, source="caller")
-    loaded = ThreeWaySegmenter.load(model)
+    loaded = load_segmenter(model)
     if loaded.target == "lungs" and (lungs or lobes):
         raise UsageError("this model finds the lungs: it takes neither --lungs nor --lobes", where=model)
     check_apart(out, [path for path in (model, image, lungs, lobes) if path is not None])
     options = SegmentOptions(chosen, threshold, consolidation_hu, probability, dicom_seg)
-    predictor = Predictor(loaded, device=device, batch=batch, precision=precision, compiled=compiled)
+    predictor = predictor_for(loaded, device=device, batch=batch, precision=precision, compiled=compiled)
     finder = None
     if lungs_model is not None:
-        lungs_loaded = ThreeWaySegmenter.load(lungs_model)
-        finder = LungFinder(Predictor(lungs_loaded, device=device, batch=batch, precision=precision))
+        lungs_loaded = load_segmenter(lungs_model)
+        finder = LungFinder(predictor_for(lungs_loaded, device=device, batch=batch, precision=precision))
     asked = run_request(loaded, options, precision=precision, lung_finder=finder)
     check_writable(out)
     if scans is None:
@@ -131,7 +131,7 @@ def segment(
 
 def _one(
     console: Console,
-    predictor: Predictor,
+    predictor: ScanPredictor,
     image: Path,
     out: Path,
     lungs: Path | None,
@@ -165,7 +165,7 @@ def _one(
 
 def _many(
     console: Console,
-    predictor: Predictor,
+    predictor: ScanPredictor,
     scans: list[Path],
     out: Path,
     lungs: Path | None,

@@ -8,12 +8,14 @@ from typing import Any
 import click
 
 from cli.console import Console, example, force_option, shared_options
-from cli.options import DEVICE, FILE
+from cli.options import DEVICE, ENCODER_WEIGHTS, FILE, METHOD
+from cli.scoring_options import rule_option
 
 
 @click.command(epilog=example("lungcast train cohort model --augmented augmented --validation-share 0.2"))
 @click.argument("cohort", type=FILE)
 @click.argument("model", type=FILE)
+@METHOD
 @click.option(
     "--augmented",
     type=FILE,
@@ -29,17 +31,23 @@ from cli.options import DEVICE, FILE
 )
 @click.option("--fits", type=FILE, help="Stored fits of COHORT, for --on-the-fly.")
 @click.option("--target", type=click.Choice(["infection", "lungs"]), default="infection", show_default=True)
-@click.option("--views", default="xy,yz,xz", show_default=True, help="Train these here, others elsewhere.")
-@click.option("--steps", type=int, help="Optimiser steps per view  [default: 2000]")
+@click.option("--views", help="Train these here, others elsewhere.  [default: all: xy,yz,xz]")
+@click.option("--steps", type=int, help="Optimiser steps per network (one per view).  [default: 2000]")
 @click.option(
     "--epochs", type=float, help="Instead of --steps: epochs of 64 slices per original scan and view."
 )
-@click.option("--batch", "batch_size", default=8, show_default=True, help="Slices per step.")
+@click.option(
+    "--batch", "batch_size", type=int, help="Slices or patches per step.  [default: 8; rivals: theirs]"
+)
 @click.option("--patch", type=int, help="Side of training patches, voxels.  [default: 3/8 of the grid]")
-@click.option("--width", default=16, show_default=True, help="Channels of the networks' first level.")
-@click.option("--optimiser", type=click.Choice(["adamw", "sgd"]), default="adamw", show_default=True)
-@click.option("--learning-rate", type=float, help="Peak, after a warm-up.  [default: 0.002; 0.02 with sgd]")
-@click.option("--weight-decay", type=float, default=1e-4, show_default=True)
+@click.option(
+    "--width", type=int, help="Channels of the networks' first level.  [default: 16; rivals: as published]"
+)
+@click.option(
+    "--optimiser", type=click.Choice(["adamw", "adam", "sgd"]), help="[default: adamw; rivals: as published]"
+)
+@click.option("--learning-rate", type=float, help="Peak.  [default: 0.002; 0.001 with adam, 0.02 with sgd]")
+@click.option("--weight-decay", type=float, help="[default: 0.0001; rivals: as published]")
 @click.option(
     "--positive-share",
     type=float,
@@ -58,14 +66,12 @@ from cli.options import DEVICE, FILE
 @click.option("--validation-share", type=float, help="Instead: this share of COHORT's patients.")
 @click.option("--validate-every", type=int, help="Steps between validations.  [default: a twentieth of all]")
 @click.option("--patience", type=int, help="Stop a view after so many validations without a better Dice.")
+@rule_option("--aggregation")
 @click.option(
-    "--aggregation",
-    "rule",
-    type=click.Choice(["sum>t", "weighted", "product", "majority", "logistic", "svm"]),
-    default="sum>t",
-    show_default=True,
-    help="How three probabilities become one; weighted, logistic and svm are learned on validation scans.",
+    "--slice-offsets-mm", metavar="MM,...", help="Of the slices in a stack.  [default: -5,-2,0,2,5]"
 )
+@click.option("--no-preprocess", is_flag=True, help="Of --method mueller: without its preprocessing.")
+@ENCODER_WEIGHTS
 @click.option(
     "--memory-mb", default=3000, show_default=True, help="For scans kept in memory; others take turns."
 )
@@ -94,7 +100,7 @@ def train(
     console: Console,
     cohort: Path,
     model: Path,
-    views: str,
+    views: str | None,
     steps: int | None,
     checkpoint_minutes: float,
     resume: bool,
@@ -104,23 +110,26 @@ def train(
 ) -> None:
     """Train the three networks (axial, coronal, sagittal) on COHORT and write them into the folder MODEL.
 
+    --method trains a rival instead, on the same scans, by the same rules.
+
     A run that was interrupted, however it ended, is continued with --resume to the same weights. Under torchrun
     its processes share every step; with several GPUs each view gets its own.
     """
     from segmentation.training.coverage import drawn_said
     from segmentation.training.distributed import rank_here
-    from segmentation.training.request import absolute, opened, options_of, resumed
+    from segmentation.training.request import absolute, offsets_in, opened, options_of, resumed
     from segmentation.training.run import train_views
     from segmentation.training.run_folder import stored_run
-    from segmentation.views import VIEWS
     from standard_space.errors import UsageError
     from standard_space.folders import check_apart
 
     if resume and force:
         raise UsageError("--resume and --force exclude each other")
     console.quiet = console.quiet or rank_here() > 0
-    for name in ("fits", "validation"):
+    for name in ("fits", "validation", "encoder_weights"):
         chosen[name] = absolute(chosen[name])
+    chosen["slice_offsets_mm"] = offsets_in(chosen["slice_offsets_mm"])
+    chosen["preprocess"] = False if chosen.pop("no_preprocess") else None
     chosen["augmented"] = [absolute(folder) for folder in chosen["augmented"]]
     stored = stored_run(model) if resume else None
     if stored is None:
@@ -138,7 +147,7 @@ def train(
         with console.progress("train") as progress:
             trained = train_views(
                 **what,
-                views=[view.strip() for view in views.split(",") if view.strip()],
+                views=None if views is None else [view.strip() for view in views.split(",") if view.strip()],
                 options=options,
                 device=device,
                 folder=model,
@@ -156,8 +165,8 @@ def train(
         console.wrote({"training": model / "training"})
         return
     losses = []
-    for view in VIEWS:
-        last = [row["loss"] for row in trained.training["history"][view] if row["kind"] == "training"]
+    for view, rows in trained.training["history"].items():
+        last = [row["loss"] for row in rows if row["kind"] == "training"]
         losses.append(f"{view} {last[-1]:.3f}")
     console.say(f"Trained on {drawn_said(trained.training)}; last mean loss {', '.join(losses)}:")
     for key, name in (("validation", "Validation"), ("tuning", "Tuned since by `lungcast tune`")):

@@ -17,7 +17,7 @@ from cli.scoring_options import rule_option
 @rule_option("--rule")
 @DEVICE
 @shared_options
-def tune(console: Console, model: Path, cohort: Path, rule: str, device: str) -> None:
+def tune(console: Console, model: Path, cohort: Path, rule: str | None, device: str) -> None:
     """Learn a rule and its threshold for MODEL on the annotated scans of COHORT, and write them into MODEL.
 
     COHORT must hold no patient that the model was trained on. Its patients are remembered by hash: `evaluate`
@@ -32,12 +32,12 @@ def tune(console: Console, model: Path, cohort: Path, rule: str, device: str) ->
     learned = ""
     if chosen.weights is not None:
         weights = ", ".join(f"{weight:.4g}" for weight in chosen.weights)
-        learned = f", weights of xy, yz and xz {weights}"
-        if rule != "weighted":
+        learned = f", weights of the views {weights}"
+        if chosen.rule != "weighted":
             learned += f", bias {chosen.bias:.4g}"
     console.say(
-        f"{rule}: threshold {chosen.threshold:g}{learned}; median Dice {found.tuned.median_dice:.3f} on the "
-        f"standard grid of the {found.tuned.scans} scans it was tuned on:"
+        f"{chosen.rule}: threshold {chosen.threshold:g}{learned}; median Dice {found.tuned.median_dice:.3f} "
+        f"on the standard grid of the {found.tuned.scans} scans it was tuned on:"
     )
     for text in found.left_out:
         console.note(f"left out: {text}")

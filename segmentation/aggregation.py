@@ -1,4 +1,4 @@
-"""How the three views' probabilities become one: a named rule, kept in the model [paper III-D, S1].
+"""How the views' probabilities become one: a named rule, kept in the model [paper III-D, S1].
 
 Every rule gives a combined probability, 0 to 1, and a mask where that exceeds a cut, so that the combined
 probability can be brought to another grid, stored, and cut anew.
@@ -7,6 +7,7 @@ probability can be brought to another grid, stored, and cut anew.
 rule      combined probability                           infected where
 ========  =============================================  ======================
 sum>t     mean of the three                              their sum > threshold
+mean      mean of all                                    it > threshold
 weighted  weighted mean, weights learned                 it > threshold
 product   cube root of their product                     it > threshold
 majority  median of the three                            it > threshold
@@ -15,6 +16,7 @@ svm       logistic function of a linear machine's score  it > threshold
 ========  =============================================  ======================
 
 The median exceeds a threshold exactly where at least two of the three do. The paper's rule is ``sum>t``, t = 2.
+``mean`` and the learned rules serve methods with any number of views, ``mean`` those with one as well.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from torch import Tensor
 
 from standard_space.errors import UsageError
 
-RULES = ("sum>t", "weighted", "product", "majority", "logistic", "svm")
+RULES = ("sum>t", "mean", "weighted", "product", "majority", "logistic", "svm")
 LEARNED_RULES = ("weighted", "logistic", "svm")
 
 DEFAULT_THRESHOLD = 2.0
@@ -50,7 +52,7 @@ class Aggregation:
         On the sum of the three probabilities (0 to 3) for ``sum>t``, on the combined probability (0 to 1) for
         every other rule.
     weights : tuple of float, optional
-        Of the views in the order of ``VIEWS`` (xy, yz, xz), for the learned rules.
+        Of the views, in the three-way method's order of ``VIEWS`` (xy, yz, xz), for the learned rules.
     bias : float
         Of the logistic and svm rules.
 
@@ -62,7 +64,7 @@ class Aggregation:
 
     rule: str = "sum>t"
     threshold: float = DEFAULT_THRESHOLD
-    weights: tuple[float, float, float] | None = None
+    weights: tuple[float, ...] | None = None
     bias: float = 0.0
 
     def __post_init__(self) -> None:
@@ -72,9 +74,9 @@ class Aggregation:
         if self.rule not in LEARNED_RULES:
             return
         numbers = (*(self.weights or ()), self.bias)
-        if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
+        if len(numbers) < 2 or not all(map(math.isfinite, numbers)):
             raise UsageError(
-                f"the rule {self.rule} needs three finite weights",
+                f"the rule {self.rule} needs a finite weight for each view",
                 got=self.weights,
                 remedy="learn them with `lungcast tune`",
             )
@@ -83,6 +85,13 @@ class Aggregation:
     def cut(self) -> float:
         """The threshold on the combined probability, 0 to 1."""
         return self.threshold / 3.0 if self.rule == "sum>t" else self.threshold
+
+    @property
+    def view_count(self) -> int | None:
+        """How many views the rule is for; None for any number."""
+        if self.rule in LEARNED_RULES:
+            return len(self.weights or ())
+        return None if self.rule == "mean" else 3
 
     def at(self, threshold: float | None) -> Aggregation:
         """Return the same rule with another threshold; None changes nothing.
@@ -99,15 +108,23 @@ class Aggregation:
 
         Parameters
         ----------
-        views : Tensor (3, ...)
-            Probabilities of the three views, 0 to 1, in the order of ``VIEWS``; any device. Not changed.
+        views : Tensor (views, ...)
+            Probabilities, 0 to 1, in the order of the method's views; any device. Not changed.
 
         Returns
         -------
         Tensor (...)
             0 to 1, dtype and device of `views`.
+
+        Raises
+        ------
+        UsageError
+            Another number of views than the rule has weights for, or than it is made for.
         """
-        if self.rule == "sum>t":
+        wanted = self.view_count
+        if wanted not in (None, views.shape[0]):
+            raise UsageError(f"the rule {self.rule} is for {wanted} views", got=views.shape[0])
+        if self.rule in ("sum>t", "mean"):
             return views.mean(dim=0)
         if self.rule == "product":
             return views.prod(dim=0).pow_(1.0 / 3.0)
@@ -116,8 +133,10 @@ class Aggregation:
             low, high = torch.minimum(views[0], views[1]), torch.maximum(views[0], views[1])
             return torch.maximum(low, torch.minimum(high, views[2]))
         features = torch.logit(views, LOG_ODDS_EPSILON) if self.rule == "logistic" else views
-        weights = self.weights or (0.0, 0.0, 0.0)
-        score = features[0] * weights[0] + features[1] * weights[1] + features[2] * weights[2]
+        weights = self.weights or ()
+        score = features[0] * weights[0]
+        for view, weight in zip(features[1:], weights[1:], strict=True):
+            score += view * weight
         if self.rule == "weighted":
             return score.clamp_(0.0, 1.0)
         return torch.sigmoid_(score.add_(self.bias))
@@ -144,11 +163,18 @@ class Aggregation:
             return cls(
                 str(content["rule"]),
                 float(content["threshold"]),
-                None if weights is None else tuple(float(weight) for weight in weights),  # type: ignore[arg-type]
+                None if weights is None else tuple(float(weight) for weight in weights),
                 float(content.get("bias", 0.0)),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UsageError(f"not an aggregation rule ({error!r})", got=content) from None
+
+
+def usual_threshold(rule: str) -> float:
+    """Return a rule's threshold before tuning: even odds for ``mean`` and learned rules, else the paper's."""
+    if rule == "mean" or rule in LEARNED_RULES:
+        return 0.5
+    return DEFAULT_THRESHOLD if rule == "sum>t" else DEFAULT_THRESHOLD / 3.0
 
 
 def check_threshold(threshold: float, rule: str = "sum>t") -> None:

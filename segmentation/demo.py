@@ -17,10 +17,10 @@ from segmentation.evaluation.cohort_scores import evaluate, score_cohort
 from segmentation.evaluation.figures import scores_figure
 from segmentation.evaluation.tables import format_scores
 from segmentation.figures import segmentation_figure, training_figure
-from segmentation.model import ThreeWaySegmenter
-from segmentation.predict import Predictor
+from segmentation.methods import predictor_for
 from segmentation.report import Section, write_report
 from segmentation.results.segment_image import segment_image
+from segmentation.segmenter import Segmenter
 from segmentation.threshold_baseline import ThresholdBaseline, tune_threshold_baseline
 from segmentation.training import TrainingOptions, items_of, train
 from segmentation.tuning import tune
@@ -198,7 +198,7 @@ def _report(
     cohort: Cohort,
     augmented: Cohort,
     test: Cohort,
-    model: ThreeWaySegmenter,
+    model: Segmenter,
     scores: dict[str, Any],
     rival: dict[str, Any],
     baseline: ThresholdBaseline,
@@ -216,7 +216,7 @@ def _report(
     if pairs:
         save_figure(sources_and_synthetic_figure(pairs), figures / "augmented.png")
     save_figure(scores_figure({"three-way": scores, "HU threshold": rival}), figures / "scores.png")
-    predictor = Predictor(model)
+    predictor = predictor_for(model)
     dice = [row["dice"] for row in scores["scans"]]
     typical = int(np.argsort(dice)[len(dice) // 2])
     names = []

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from segmentation.model import MODEL_FILE, ThreeWaySegmenter
+from segmentation.methods import load_segmenter
+from segmentation.segmenter import MODEL_FILE
 from simulator.fits import CohortFits
 from simulator.population_file import load_population
 from simulator.trajectory_file import read_keyframes
@@ -47,9 +48,9 @@ def describe(path: str | Path) -> tuple[str, dict[str, Any]]:
 def _folder(path: Path) -> tuple[str, dict[str, Any]]:
     mark = read_mark(path)
     if (path / MODEL_FILE).is_file():
-        model = ThreeWaySegmenter.load(path)
+        model = load_segmenter(path)
         details = json.loads((path / MODEL_FILE).read_text(encoding="utf-8"))
-        what = f"a three-way segmenter for the {model.grid_size}^3 grid, which finds the {model.target}"
+        what = f"a {model.method} segmenter for the {model.grid_size}^3 grid, which finds the {model.target}"
         return what, details
     if mark is None:
         raise UsageError("nothing that lungcast wrote", where=path)

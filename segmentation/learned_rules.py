@@ -21,7 +21,7 @@ Loss = Callable[[Floats], tuple[Floats, Floats]]
 
 def fit_rule(
     rule: str, probabilities: Floats, infected: NDArray[np.bool_], importance: Floats
-) -> tuple[tuple[float, float, float], float]:
+) -> tuple[tuple[float, ...], float]:
     """Fit the weights of a learned rule.
 
     Every rule minimises a mean over voxels, weighed by their importance, of a convex loss of the score that
@@ -33,15 +33,16 @@ def fit_rule(
     ----------
     rule : str
         One of `LEARNED_RULES`.
-    probabilities : float64 (voxels, 3)
-        Of the three views in the order of ``VIEWS``, 0 to 1.
+    probabilities : float64 (voxels, views)
+        Of two views or more, 0 to 1.
     infected : bool (voxels,)
     importance : float64 (voxels,)
         Not negative.
 
     Returns
     -------
-    weights : tuple of three float
+    weights : tuple of float
+        One for each view.
     bias : float
         0 for the weighted rule.
 
@@ -68,45 +69,47 @@ def fit_rule(
 
 def _fit_weighted(
     probabilities: Floats, infected: NDArray[np.bool_], importance: Floats
-) -> tuple[float, float, float]:
+) -> tuple[float, ...]:
+    views = probabilities.shape[1]
     weighed = probabilities * importance[:, None]
     products, hits = weighed.T @ probabilities, weighed.T @ infected.astype(np.float64)
     scale = max(float(np.trace(products)), np.finfo(np.float64).tiny)
     found = optimize.minimize(
         lambda w: (w @ products @ w - 2.0 * hits @ w) / scale,
-        np.full(3, 1.0 / 3.0),
+        np.full(views, 1.0 / views),
         jac=lambda w: 2.0 * (products @ w - hits) / scale,
         method="SLSQP",
-        bounds=[(0.0, 1.0)] * 3,
-        constraints={"type": "eq", "fun": lambda w: w.sum() - 1.0, "jac": lambda w: np.ones(3)},
+        bounds=[(0.0, 1.0)] * views,
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1.0, "jac": lambda w: np.ones(views)},
         options={"ftol": 1e-14, "maxiter": 500},
     )
     _check(found)
     weights = np.clip(found.x, 0.0, None)
-    x, y, z = (weights / weights.sum()).tolist()
-    return x, y, z
+    return tuple((weights / weights.sum()).tolist())
 
 
 def _fit_linear(
     features: Floats, signs: Floats, importance: Floats, loss: Loss
-) -> tuple[tuple[float, float, float], float]:
+) -> tuple[tuple[float, ...], float]:
+    views = features.shape[1]
+
     def objective(numbers: Floats) -> tuple[float, Floats]:
-        weights = numbers[:3]
-        values, slopes = loss(signs * (features @ weights + numbers[3]))
+        weights = numbers[:views]
+        values, slopes = loss(signs * (features @ weights + numbers[views]))
         slopes = slopes * signs * importance
         gradient = np.append(features.T @ slopes + RIDGE * weights, slopes.sum())
         return float(importance @ values + 0.5 * RIDGE * weights @ weights), gradient
 
     found = optimize.minimize(
         objective,
-        np.zeros(4),
+        np.zeros(views + 1),
         jac=True,
         method="L-BFGS-B",
         options={"ftol": 1e-15, "gtol": 1e-9, "maxiter": 5000, "maxcor": 20},
     )
     _check(found)
-    x, y, z, bias = found.x.tolist()
-    return (x, y, z), bias
+    *weights, bias = found.x.tolist()
+    return tuple(weights), bias
 
 
 def _log_loss(margin: Floats) -> tuple[Floats, Floats]:

@@ -7,54 +7,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from segmentation.aggregation import Aggregation
-from segmentation.device import choose_device, choose_precision, out_of_memory, slices_at_once
+from segmentation.device import out_of_memory, slices_at_once
 from segmentation.fast_unet import FastUNet
 from segmentation.model import ThreeWaySegmenter
-from segmentation.runs import Box, Projections, Run, Triple, plan_runs
+from segmentation.runs import Box, Projections, Run, plan_runs
+from segmentation.scan_predictor import Prediction, ScanPredictor, reach_of, region_of
 from segmentation.signal import input_scale
 from segmentation.unet import pad_to_multiple
 from segmentation.views import VIEWS, as_planes, normal_axis, plane_axes, slab_of, stacks_of_slab
 from segmentation.workers import each
-from standard_space.errors import UsageError
 from standard_space.progress import Progress, silent
 from standard_space.scan import Scan
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What the segmenter says about a scan, on the standard grid.
-
-    Attributes
-    ----------
-    probability : float32 (z, y, x)
-        The three views' probabilities combined by the model's rule, 0 to 1; zero outside the region.
-    mask : bool (z, y, x)
-        Combined probability above the rule's cut, inside the region.
-    unmasked : float32 (z, y, x)
-        The probability before the region was cut out (zero where no slice was computed); it is what returns
-        to the native grid, so that interpolation does not erode lesions at the pleura.
-    aggregation : Aggregation
-        The rule and threshold that made the mask.
-
-    The region is the lungs for a model of the infection, and the whole grid for a model of the lungs.
-    """
-
-    probability: NDArray[np.float32]
-    mask: NDArray[np.bool_]
-    unmasked: NDArray[np.float32]
-    aggregation: Aggregation
-
-
-class Predictor:
-    """A segmenter made ready on a device; use it for several scans.
+class Predictor(ScanPredictor):
+    """The three-way segmenter made ready on a device; use it for several scans.
 
     Parameters
     ----------
@@ -90,14 +62,9 @@ class Predictor:
         precision: str = "auto",
         compiled: bool = False,
     ) -> None:
-        if batch is not None and batch < 1:
-            raise UsageError("a batch needs at least one slice", got=batch)
-        self.model = model
-        self.batch = batch
+        super().__init__(model, device=device, batch=batch, precision=precision)
+        self.model: ThreeWaySegmenter = model
         self.compiled = compiled
-        self.largest_batch = 0
-        self.device = choose_device(device)
-        self.dtype = choose_precision(self.device, precision)
         with out_of_memory(self.device):
             self._networks: dict[str, Callable[[Tensor], Tensor]] = {
                 view: FastUNet(network, self.device, self.dtype) for view, network in model.networks.items()
@@ -109,31 +76,10 @@ class Predictor:
 
     @torch.inference_mode()
     def views(self, scan: Scan, *, progress: Progress = silent) -> tuple[Tensor, Box]:
-        """Return the three views' probabilities in a box around the region, and the box.
-
-        Parameters
-        ----------
-        scan : Scan
-            On the model's grid.
-        progress : Progress
-            Called with (view, done, total) as the slices are done.
-
-        Returns
-        -------
-        views : float32 Tensor (3, z, y, x)
-            On the device, in the order of ``VIEWS``, 0 to 1, not cut to the region; 0 where nothing was computed.
-        box : tuple of slice
-            Where it lies in the standard grid: the region and what the way back to the native grid looks at around
-            it; empty without a region.
-
-        Raises
-        ------
-        DataError
-            The scan lies on another grid than the model's, or the memory does not suffice for one slice.
-        """
+        """Return the three views' probabilities, in the order of ``VIEWS``; see `ScanPredictor.views`."""
         self.model.check_scan_grid(scan)
         where = Projections.of(region_of(scan, self.model.target))
-        reach = _reach(scan)
+        reach = reach_of(scan)
         box = where.bounding_box(reach)
         shape = [side.stop - side.start for side in box]
         with out_of_memory(self.device):
@@ -153,50 +99,6 @@ class Predictor:
                 done += count
                 progress(f"view {view}", done, total)
         return found, box
-
-    @torch.inference_mode()
-    def combined(
-        self, scan: Scan, aggregation: Aggregation, *, progress: Progress = silent
-    ) -> tuple[NDArray[np.float32], Box]:
-        """Return the views' probabilities combined by a rule, float32 (z, y, x) of a box, and the box.
-
-        See `views`, whose box it is, for parameters and errors.
-        """
-        found, box = self.views(scan, progress=progress)
-        with out_of_memory(self.device):
-            return aggregation.combine(found).cpu().numpy(), box
-
-    @torch.inference_mode()
-    def predict(
-        self, scan: Scan, *, threshold: float | None = None, progress: Progress = silent
-    ) -> Prediction:
-        """Segment a scan.
-
-        Parameters
-        ----------
-        scan : Scan
-            On the model's grid.
-        threshold : float, optional
-            On the scale of the model's rule, see `Aggregation`; the model's own when absent.
-        progress : Progress
-            Called with (view, done, total) as the slices are done.
-
-        Raises
-        ------
-        DataError
-            The scan lies on another grid than the model's, or the memory does not suffice for one slice.
-        UsageError
-            The threshold is out of range.
-        """
-        aggregation = self.model.aggregation.at(threshold)
-        combined, box = self.combined(scan, aggregation, progress=progress)
-        inside = region_of(scan, self.model.target)[box]
-        probability, unmasked = (np.zeros(scan.grid.shape, np.float32) for _ in range(2))
-        whole = np.zeros(scan.grid.shape, np.bool_)
-        unmasked[box] = combined
-        np.multiply(combined, inside, out=probability[box])
-        whole[box] = (combined > np.float32(aggregation.cut)) & inside
-        return Prediction(probability, whole, unmasked, aggregation)
 
     def _run_length(self, scan: Scan) -> dict[str, int]:
         # Compiled networks are made for one shape of image, so each view gets one crop; and a pass of a GPU is a
@@ -257,26 +159,10 @@ class Predictor:
         return torch.cat([self._forward(view, part) for part in stack.split(self.batch)])
 
 
-def region_of(scan: Scan, target: str) -> NDArray[np.bool_]:
-    """Where a target can be: the lungs for the infection, everywhere for the lungs; bool (z, y, x)."""
-    return scan.lungs if target == "infection" else np.ones(scan.grid.shape, np.bool_)
-
-
 def as_sides(box: Box, view: str) -> tuple[slice, slice, slice]:
     """A box's sides in the order of a view's planes: slices, rows, columns."""
     rows, columns = plane_axes(view)
     return box[normal_axis(view)], box[rows], box[columns]
-
-
-def _reach(scan: Scan) -> Triple:
-    """How far from the lungs the way back to the native grid looks, standard voxels (z, y, x).
-
-    A native voxel of the lungs lies up to half its own side from a standard one, and the interpolation looks a
-    voxel further, or one native voxel where those are larger.
-    """
-    _, step = scan.placement.from_standard(scan.grid)
-    z, y, x = (math.ceil(max(side, 1.0) + side / 2) for side in step)
-    return z, y, x
 
 
 def _moved(side: slice, by: int) -> slice:

@@ -13,7 +13,8 @@ import torch
 from segmentation.aggregation import LEARNED_RULES
 from segmentation.evaluation.cohort_scores import skipped
 from segmentation.evaluation.scan_scores import group_of
-from segmentation.model import MODEL_FILE, ThreeWaySegmenter, image_sha256, patient_sha256
+from segmentation.methods import check_rule, load_segmenter, recipe_of
+from segmentation.segmenter import MODEL_FILE, Segmenter, image_sha256, patient_sha256
 from segmentation.tuning import Tuned, not_tuned_on, tune
 from standard_space.cohort import Cohort, Entry
 from standard_space.errors import DataError, LungcastError, UsageError
@@ -38,7 +39,7 @@ def tune_folder(
     folder: str | Path,
     cohort: Cohort,
     *,
-    rule: str = "sum>t",
+    rule: str | None = None,
     device: str | torch.device = "auto",
     progress: Progress = silent,
 ) -> TunedFolder:
@@ -53,7 +54,9 @@ def tune_folder(
         Of the model.
     cohort : Cohort
         Of patients that the model was not trained on, on its grid. Synthetic scans are left out.
-    rule, device
+    rule : str, optional
+        The method's usual one when absent.
+    device
         See `tune`.
 
     Raises
@@ -67,8 +70,9 @@ def tune_folder(
     if not folder.is_dir():
         raise DataError("there is no such model folder", where=folder)
     with folder_lock(folder):
-        model = ThreeWaySegmenter.load(folder)
+        model = load_segmenter(folder)
         _refuse_training_patients(model, cohort)
+        rule = recipe_of(model.method).rules[0] if rule is None else check_rule(model.method, rule)
         run = _Scans(model, cohort, progress, passes=2 if rule in LEARNED_RULES else 1)
         tuned = tune(model, run, rule=rule, device=device)
         description = json.loads((folder / MODEL_FILE).read_text(encoding="utf-8"))
@@ -101,7 +105,7 @@ class _Scans:
     The first time it is kept whose they were and what went wrong; later only those that were used are read.
     """
 
-    def __init__(self, model: ThreeWaySegmenter, cohort: Cohort, progress: Progress, *, passes: int) -> None:
+    def __init__(self, model: Segmenter, cohort: Cohort, progress: Progress, *, passes: int) -> None:
         self._model, self._cohort, self._progress = model, cohort, progress
         self._done, self._total = 0, passes * len(cohort.entries)
         self._known = False
@@ -139,7 +143,7 @@ class _Scans:
         return self._cohort.read(entry) if entry in self.used else None
 
 
-def _refuse_training_patients(model: ThreeWaySegmenter, cohort: Cohort) -> None:
+def _refuse_training_patients(model: Segmenter, cohort: Cohort) -> None:
     seen = []
     for entry in cohort.entries:
         if skipped(entry, model.target) is not None:

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from segmentation.aggregation import DEFAULT_THRESHOLD, LEARNED_RULES, RULES, Aggregation
+from segmentation.aggregation import LEARNED_RULES, RULES, Aggregation, usual_threshold
 from segmentation.evaluation.scan_scores import no_truth, truth_of
 from segmentation.learned_rules import fit_rule
-from segmentation.model import ThreeWaySegmenter, seed_for
-from segmentation.predict import Predictor, region_of
+from segmentation.methods import predictor_for
+from segmentation.scan_predictor import ScanPredictor, region_of
+from segmentation.segmenter import Segmenter, seed_for
 from standard_space.errors import DataError, UsageError
 from standard_space.scan import Scan
 
@@ -52,7 +53,7 @@ class Tuned:
 
 @dataclass(frozen=True)
 class _Region:
-    """The voxels of a scan where the target can be: probabilities (3, voxels), truth, and true voxels anywhere."""
+    """The voxels of a scan where the target can be: probabilities (views, voxels), truth; true ones anywhere."""
 
     views: torch.Tensor
     truth: NDArray[np.bool_]
@@ -60,7 +61,7 @@ class _Region:
 
 
 def tune(
-    model: ThreeWaySegmenter,
+    model: Segmenter,
     validation: Iterable[Scan],
     *,
     rule: str = "sum>t",
@@ -75,7 +76,7 @@ def tune(
 
     Parameters
     ----------
-    model : ThreeWaySegmenter
+    model : Segmenter
     validation : iterable of Scan
         Of patients that the model was not trained on. For a learned rule it must give the same scans each time
         it is gone through, as a list does and a generator does not.
@@ -94,7 +95,7 @@ def tune(
     """
     if rule not in RULES:
         raise UsageError("unknown aggregation rule", got=rule, expected=", ".join(RULES))
-    regions = _Regions(Predictor(model, device=device), validation)
+    regions = _Regions(predictor_for(model, device=device), validation)
     if rule not in LEARNED_RULES:
         return _best(Aggregation(rule, usual_threshold(rule)), regions)
     if isinstance(validation, Iterator):
@@ -122,13 +123,6 @@ def not_tuned_on(scan: Scan, target: str) -> str | None:
     if reason is None and not truth_of(scan, target, "standard").mask.any():
         return "its annotation is empty"
     return reason
-
-
-def usual_threshold(rule: str) -> float:
-    """Return a rule's threshold before tuning: the paper's, a third of it for means, even odds when learned."""
-    if rule in LEARNED_RULES:
-        return 0.5
-    return DEFAULT_THRESHOLD if rule == "sum>t" else DEFAULT_THRESHOLD / 3.0
 
 
 def thresholds_of(rule: str) -> NDArray[np.float64]:
@@ -169,7 +163,7 @@ def _dice_at(cuts: NDArray[np.float32], aggregation: Aggregation, region: _Regio
 def _sample(
     region: _Region, number: int
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
-    """Return voxels to learn from: probabilities (voxels, 3), truth, and importance, whose sum is 1."""
+    """Return voxels to learn from: probabilities (voxels, views), truth, and importance, whose sum is 1."""
     rng = np.random.default_rng(seed_for(SEED, "tune", str(number)))
     drawn, importance = [], []
     for kind in (region.truth, ~region.truth):
@@ -187,7 +181,7 @@ def _sample(
 class _Regions:
     """The regions of the scans that can be tuned on, predicted anew each time they are gone through."""
 
-    def __init__(self, predictor: Predictor, scans: Iterable[Scan]) -> None:
+    def __init__(self, predictor: ScanPredictor, scans: Iterable[Scan]) -> None:
         self._predictor, self._scans = predictor, scans
         self.target = predictor.model.target
 

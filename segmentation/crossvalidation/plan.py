@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from segmentation.model import seed_for
+from segmentation.segmenter import seed_for
 from standard_space.cohort import Cohort, Entry
 from standard_space.errors import UsageError
 from standard_space.export.folds import folds_of_entries

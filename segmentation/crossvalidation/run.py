@@ -19,8 +19,8 @@ from segmentation.evaluation.cohort_scores import evaluate, groups_of
 from segmentation.evaluation.figures import draw_scores
 from segmentation.evaluation.scan_scores import ScoringOptions
 from segmentation.evaluation.tables import scores_csv
-from segmentation.model import ThreeWaySegmenter
-from segmentation.predict import Predictor
+from segmentation.methods import THREE_WAY, load_segmenter, options_for, predictor_for
+from segmentation.scan_predictor import ScanPredictor
 from segmentation.training import TrainingItem, TrainingOptions, items_of, train
 from standard_space.cohort import Cohort
 from standard_space.errors import DataError, LungcastError, OutOfSpaceError, UsageError
@@ -103,7 +103,7 @@ def crossvalidate(
     DataError
         One image stands under several patients.
     """
-    options, scoring, out = options or TrainingOptions(), scoring or ScoringOptions(), Path(out)
+    options, scoring, out = options or options_for(THREE_WAY), scoring or ScoringOptions(), Path(out)
     plans = plan_folds(entries_for(cohort, options.target), folds, options.seed)
     _check_rule(plans, options)
     items = items_of(cohort)
@@ -245,8 +245,8 @@ def _write(scores: dict[str, Any], out: Path, cohort: Cohort, device: str | torc
     write_text(out / TABLE, scores_csv(scores["scans"], more=["fold"]))
 
     @functools.lru_cache(maxsize=1)
-    def predictor(fold: int) -> Predictor:
-        return Predictor(ThreeWaySegmenter.load(out / f"fold-{fold}" / MODEL), device=device)
+    def predictor(fold: int) -> ScanPredictor:
+        return predictor_for(load_segmenter(out / f"fold-{fold}" / MODEL), device=device)
 
     def found(row: Any) -> tuple[Scan, NDArray[np.bool_]]:
         scan = cohort.read(cohort.find(row["patient"], row["scan"]))

@@ -18,9 +18,9 @@ from segmentation.evaluation.scan_scores import (
     score_scan,
 )
 from segmentation.evaluation.summary import INTERVALS, summarise
-from segmentation.model import ThreeWaySegmenter
-from segmentation.predict import Predictor
+from segmentation.methods import predictor_for
 from segmentation.results.native import to_native
+from segmentation.segmenter import Segmenter
 from standard_space.cohort import Cohort, Entry
 from standard_space.errors import DataError, LungcastError
 from standard_space.jobs import told
@@ -32,7 +32,7 @@ FoundMask = Callable[[Scan], NDArray[np.bool_]]
 
 
 def evaluate(
-    model: ThreeWaySegmenter,
+    model: Segmenter,
     cohort: Cohort,
     *,
     threshold: float | None = None,
@@ -49,7 +49,7 @@ def evaluate(
 
     Parameters
     ----------
-    model : ThreeWaySegmenter
+    model : Segmenter
     cohort : Cohort
         On the model's grid.
     threshold : float, optional
@@ -90,7 +90,7 @@ def evaluate(
 
 
 def masks_of(
-    model: ThreeWaySegmenter,
+    model: Segmenter,
     *,
     threshold: float | None = None,
     device: str | torch.device = "auto",
@@ -104,7 +104,7 @@ def masks_of(
         The threshold is out of range, or there is no such device.
     """
     model.aggregation.at(threshold)
-    predictor = Predictor(model, device=device)
+    predictor = predictor_for(model, device=device)
 
     def mask(scan: Scan) -> NDArray[np.bool_]:
         prediction = predictor.predict(scan, threshold=threshold)
@@ -116,7 +116,7 @@ def masks_of(
 
 
 def score_cohort(
-    model: ThreeWaySegmenter,
+    model: Segmenter,
     cohort: Cohort,
     found: FoundMask,
     *,
@@ -127,7 +127,7 @@ def score_cohort(
 
     Parameters
     ----------
-    model : ThreeWaySegmenter
+    model : Segmenter
         Says which patients are held out, and what the target is.
     found : callable
         See `FoundMask`; for example ``ThresholdBaseline.native_mask``.

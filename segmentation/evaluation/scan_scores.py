@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from segmentation.evaluation.metrics import TOLERANCE_VOXELS, overlap
 from segmentation.evaluation.surface_dice import NSD_TOLERANCE_MM, check_nsd_tolerance, surface_dice
-from segmentation.model import ThreeWaySegmenter, image_sha256, patient_sha256
+from segmentation.segmenter import Segmenter, image_sha256, patient_sha256
 from standard_space.errors import DataError, UsageError
 from standard_space.restore import restore_mask
 from standard_space.scan import Scan
@@ -123,7 +123,7 @@ def truth_of(scan: Scan, target: str, space: str = "native") -> Truth:
 
 
 def score_scan(
-    model: ThreeWaySegmenter,
+    model: Segmenter,
     scan: Scan,
     predicted: NDArray[np.bool_],
     options: ScoringOptions | None = None,
@@ -169,7 +169,7 @@ def score_scan(
     }
 
 
-def group_of(model: ThreeWaySegmenter, patient: str, image: str | None) -> tuple[str, str | None]:
+def group_of(model: Segmenter, patient: str, image: str | None) -> tuple[str, str | None]:
     """Return the group of a scan, one of `GROUPS`, and a sentence why when it is not held out.
 
     Parameters

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from segmentation.predict import Predictor
 from segmentation.results.native import box_to_native
+from segmentation.scan_predictor import ScanPredictor
 from standard_space.embedding import embed
 from standard_space.errors import NoLungsError, UsageError
 from standard_space.image import CTImage
@@ -26,7 +26,7 @@ class LungFinder:
 
     Parameters
     ----------
-    predictor : Predictor
+    predictor : ScanPredictor
         Of a model with target "lungs"; its grid may be another than that of the model of the infection.
 
     Raises
@@ -35,7 +35,7 @@ class LungFinder:
         The model finds something else.
     """
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, predictor: ScanPredictor) -> None:
         if predictor.model.target != "lungs":
             raise UsageError(
                 "this model does not find the lungs",

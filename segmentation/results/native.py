@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from segmentation.aggregation import Aggregation
-from segmentation.predict import Prediction
 from segmentation.results.orientation import lps_spacing_mm, lps_view
+from segmentation.scan_predictor import Prediction
 from standard_space.errors import DataError
 from standard_space.lanczos import resample
 from standard_space.masks import bounding_box

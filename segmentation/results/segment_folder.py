@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from segmentation.model import ThreeWaySegmenter
-from segmentation.predict import Predictor
 from segmentation.results.files import QUANTIFICATION, notes_of, result_files
 from segmentation.results.lung_finder import LungFinder
 from segmentation.results.scan_folder import scan_input
@@ -28,6 +26,8 @@ from segmentation.results.segment_image import (
     segment_prepared,
 )
 from segmentation.results.summary import SUMMARY, write_summary
+from segmentation.scan_predictor import ScanPredictor
+from segmentation.segmenter import Segmenter
 from standard_space.errors import LungcastError, OutOfSpaceError, UsageError
 from standard_space.files import clear_temporaries, prepare_output_folder, read_mark, sha256_of, write_mark
 from standard_space.folders import RUN_STATE, is_continued, require_space
@@ -56,7 +56,7 @@ class FolderOutcome:
 
 
 def run_request(
-    model: ThreeWaySegmenter,
+    model: Segmenter,
     options: SegmentOptions,
     *,
     precision: str = "auto",
@@ -132,7 +132,7 @@ def check_writable(folder: str | Path) -> None:
 
 
 def segment_into(
-    predictor: Predictor,
+    predictor: ScanPredictor,
     prepared: PreparedScan,
     folder: str | Path,
     asked: dict[str, Any],
@@ -179,7 +179,7 @@ def prepare_folder(folder: str | Path, asked: dict[str, Any], *, force: bool = F
 
 
 def segment_folder(
-    predictor: Predictor,
+    predictor: ScanPredictor,
     images: Sequence[Path],
     folder: str | Path,
     asked: dict[str, Any],

@@ -14,12 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from segmentation.aggregation import Aggregation
-from segmentation.model import ThreeWaySegmenter
-from segmentation.predict import Predictor
+from segmentation.methods import predictor_for
 from segmentation.results.dicom_seg import check_series
 from segmentation.results.files import ResultOptions, write_result
 from segmentation.results.lung_finder import LungFinder
 from segmentation.results.native import box_to_native
+from segmentation.scan_predictor import ScanPredictor
+from segmentation.segmenter import Segmenter
 from standard_space.embedding import embed
 from standard_space.errors import DataError, NoLungsError, UsageError
 from standard_space.image import CTImage, read_image, read_labels, read_mask
@@ -99,7 +100,7 @@ class PreparedScan:
 
 def prepare_scan(
     source: ScanInput,
-    model: ThreeWaySegmenter,
+    model: Segmenter,
     options: SegmentOptions,
     *,
     lung_finder: LungFinder | None = None,
@@ -150,7 +151,7 @@ def prepare_scan(
 
 
 def segment_prepared(
-    predictor: Predictor,
+    predictor: ScanPredictor,
     prepared: PreparedScan,
     out_dir: str | Path,
     options: SegmentOptions,
@@ -182,7 +183,7 @@ def segment_prepared(
 
 
 def segment_image(
-    model: ThreeWaySegmenter | Predictor,
+    model: Segmenter | ScanPredictor,
     path: str | Path,
     out_dir: str | Path,
     *,
@@ -226,7 +227,9 @@ def segment_image(
     UsageError
         See `prepare_scan`.
     """
-    predictor = model if isinstance(model, Predictor) else Predictor(model, device=device, batch=batch)
+    predictor = (
+        model if isinstance(model, ScanPredictor) else predictor_for(model, device=device, batch=batch)
+    )
     options = SegmentOptions(window, threshold, consolidation_hu, probability, dicom_seg)
     source = ScanInput(
         Path(path),
@@ -266,7 +269,7 @@ def image_stem(path: str | Path) -> str:
     return name[: -len(".nii.gz")] if name.lower().endswith(".nii.gz") else path.stem
 
 
-def _about(predictor: Predictor, scan: Scan, image: CTImage, aggregation: Aggregation) -> dict[str, Any]:
+def _about(predictor: ScanPredictor, scan: Scan, image: CTImage, aggregation: Aggregation) -> dict[str, Any]:
     """Where a result comes from; no path, and nothing of a DICOM header."""
     window = scan.window
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import SimpleITK as sitk
@@ -47,6 +47,8 @@ class CutScan:
         Signal of air.
     slices, positive_slices : dict of str to int array
         Slices of each view that may be drawn, and those of them that meet the truth.
+    lungs : uint8 Tensor (z, y, x) or None
+        1 right lung, 2 left lung, 0 elsewhere; only where it was asked for.
     """
 
     signal: Tensor
@@ -56,6 +58,7 @@ class CutScan:
     air: float
     slices: dict[str, NDArray[np.intp]]
     positive_slices: dict[str, NDArray[np.intp]]
+    lungs: Tensor | None = None
 
     @property
     def nbytes(self) -> int:
@@ -64,9 +67,18 @@ class CutScan:
 
 
 def cut_scan(
-    scan: Scan, target: str = "infection", input_window: Window | None = REFERENCE_WINDOW
+    scan: Scan,
+    target: str = "infection",
+    input_window: Window | None = REFERENCE_WINDOW,
+    *,
+    sides: bool = False,
 ) -> CutScan:
     """Cut a scan to what training for a target needs.
+
+    Parameters
+    ----------
+    sides : bool
+        Keep right and left lung.
 
     Raises
     ------
@@ -83,22 +95,44 @@ def cut_scan(
         raise DataError("it has no infection annotation", where=scan.name)
     spacing = scan.grid.spacing_mm
     box = _box(scan.lungs | scan.infection, spacing)
-    return _cut_infection(signal[box], scan.lungs[box], scan.infection[box], spacing, air)
+    cut = _cut_infection(signal[box], scan.lungs[box], scan.infection[box], spacing, air)
+    if not sides:
+        return cut
+    left = None if scan.left_lung is None else scan.left_lung[box]
+    return replace(cut, lungs=_sides(scan.lungs[box], left))
 
 
-def cut_crop(crop: SyntheticCrop, own: Window, input_window: Window | None = REFERENCE_WINDOW) -> CutScan:
+def cut_crop(
+    crop: SyntheticCrop,
+    own: Window,
+    input_window: Window | None = REFERENCE_WINDOW,
+    *,
+    sides: bool = False,
+) -> CutScan:
     """Cut a volume of a `ProgressionSampler`, made with a margin of `MARGIN_MM`, for the infection.
 
     Parameters
     ----------
     own : Window
         Of the crop's source.
+    sides : bool
+        Keep right and left lung.
     """
     seen = own if input_window is None else input_window
     scale = np.float32(own.width_hu / seen.width_hu)
     shift = np.float32((own.level_hu - seen.level_hu) / seen.width_hu)
     signal = crop.signal * scale + shift
-    return _cut_infection(signal, crop.lungs, crop.infection, crop.spacing_mm, seen.air_signal)
+    cut = _cut_infection(signal, crop.lungs, crop.infection, crop.spacing_mm, seen.air_signal)
+    return replace(cut, lungs=_sides(crop.lungs, None)) if sides else cut
+
+
+def _sides(lungs: Flags, left: Flags | None) -> Tensor:
+    """Label right and left lung 1 and 2; where they were not told apart the middle of their box divides them."""
+    if left is None:
+        columns = np.flatnonzero(lungs.any(axis=(0, 1)))
+        left = np.zeros_like(lungs)
+        left[:, :, (int(columns[0]) + int(columns[-1]) + 1) // 2 :] = True
+    return torch.from_numpy(lungs.astype(np.uint8) + (lungs & left).astype(np.uint8))
 
 
 def _cut_infection(

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from segmentation.aggregation import DEFAULT_THRESHOLD, LEARNED_RULES, Aggregation
+from segmentation.aggregation import LEARNED_RULES, Aggregation, usual_threshold
 from segmentation.figures import training_figure
+from segmentation.methods import THREE_WAY, load_segmenter, recipe_of
 from segmentation.model import ThreeWaySegmenter
+from segmentation.segmenter import Segmenter, seeded_torch
 from segmentation.training.checkpoint import ViewState
 from segmentation.training.coverage import drawn_from
 from segmentation.training.history import CURVES, kept_history
@@ -19,8 +22,8 @@ from segmentation.training.material import Material, Notes
 from segmentation.training.mixture import Mixture
 from segmentation.training.options import TrainingOptions
 from segmentation.training.run_folder import RunFolder, preparing
+from segmentation.training.three_way import offsets_of
 from segmentation.tuning import not_tuned_on, tune
-from segmentation.unet import UNet
 from segmentation.views import VIEWS
 from simulator.figures import save_figure
 from standard_space.errors import DataError
@@ -36,8 +39,8 @@ def finished_model(
     material: Material,
     notes: Notes,
     device: torch.device,
-) -> ThreeWaySegmenter:
-    """Make the model of three trained views and tune its threshold.
+) -> Segmenter:
+    """Make the model of trained networks and tune its threshold.
 
     Parameters
     ----------
@@ -49,14 +52,15 @@ def finished_model(
     DataError
         No validation scan can be tuned on.
     """
-    ordered = [states[view] for view in VIEWS]
+    recipe = recipe_of(options.method)
+    ordered = [states[view] for view in recipe.parts]
     reached = {state.view: state.step for state in ordered}
     said = {*notes.texts, *(text for state in ordered for text in state.notes)}
     training: dict[str, Any] = {
         "options": options.to_json(),
         "seed": options.seed,
         "steps_per_view": reached,
-        "patch": mixture.patch,
+        "patch": options.patch_for(mixture.grid_size),
         "device": device.type,
         "originals": len(material.originals),
         "synthetic": len(material.synthetic),
@@ -67,21 +71,16 @@ def finished_model(
         "validation_patients": patient_records(material.validation),
         "stopped_early": [state.view for state in ordered if state.stopped and state.step < state.steps],
     }
-    untuned = "sum>t" if options.rule in LEARNED_RULES else options.rule
-    threshold = DEFAULT_THRESHOLD if options.rule in LEARNED_RULES else options.untuned_threshold
-    model = ThreeWaySegmenter(
-        {state.view: _network(state, options) for state in ordered},
-        mixture.grid_size,
-        aggregation=Aggregation(untuned, threshold),
-        target=options.target,
-        input_window=options.input_window,
-        training=training,
-    )
+    learned = options.rule in LEARNED_RULES
+    untuned = recipe.rules[0] if learned else options.rule
+    threshold = usual_threshold(untuned) if learned else options.untuned_threshold
+    networks = {state.view: _network(state, options) for state in ordered}
+    model = segmenter_of(networks, mixture.grid_size, options, Aggregation(untuned, threshold), training)
     if material.validation:
         training["best_step"] = {state.view: state.best_step for state in ordered}
         for state in ordered:
             if state.best_dice == 0.0:
-                notes(f"view {state.view}: no validation found anything, its newest weights are kept")
+                notes(f"{_said(state.view)}: no validation found anything, its newest weights are kept")
         scans = _Readable(material.validation, options.target, notes)
         tuned = tune(model, scans, rule=options.rule, device=device)
         model.aggregation = tuned.aggregation
@@ -98,20 +97,18 @@ def finished_model(
     return model
 
 
-def finish(
-    run: RunFolder, material: Material, notes: Notes, device: torch.device
-) -> ThreeWaySegmenter | None:
+def finish(run: RunFolder, material: Material, notes: Notes, device: torch.device) -> Segmenter | None:
     """Write the model of a folder whose views are all trained; None while some are not.
 
     A model that is there already, whole and of these steps, is left as it is.
     """
     with preparing(run.folder):
         states = run.states()
-        if len(states) < len(VIEWS) or not all(state.is_done(run.steps) for state in states.values()):
+        if len(states) < len(run.views) or not all(state.is_done(run.steps) for state in states.values()):
             return None
-        reached = {view: states[view].step for view in VIEWS}
+        reached = {view: states[view].step for view in run.views}
         try:
-            model = ThreeWaySegmenter.load(run.folder)
+            model = load_segmenter(run.folder)
             if model.training.get("steps_per_view") == reached and (run.folder / CURVES).is_file():
                 _mark(run.folder, model)
                 for text in model.training.get("notes", []):
@@ -130,7 +127,7 @@ def finish(
         return model
 
 
-def _mark(folder: Path, model: ThreeWaySegmenter) -> None:
+def _mark(folder: Path, model: Segmenter) -> None:
     """Say what the folder holds, where the process was killed between the model and its mark."""
     mark = read_mark(folder)
     if mark is None or mark["provenance"].get("model_id") != model.model_id:
@@ -155,7 +152,35 @@ class _Readable:
                 self._notes(f"{item.name}: left out of tuning, {reason}")
 
 
-def _network(state: ViewState, options: TrainingOptions) -> UNet:
-    network = UNet(width=options.width)
+def segmenter_of(
+    networks: Mapping[str, nn.Module],
+    grid_size: int,
+    options: TrainingOptions,
+    aggregation: Aggregation,
+    training: dict[str, Any],
+) -> Segmenter:
+    """Make the segmenter of a method's trained networks."""
+    if options.method != THREE_WAY:
+        from segmentation.baselines.model import trained_segmenter
+
+        return trained_segmenter(networks, grid_size, options, aggregation, training)
+    return ThreeWaySegmenter(
+        dict(networks),  # type: ignore[arg-type]  # its recipe makes U-Nets
+        grid_size,
+        dict.fromkeys(VIEWS, offsets_of(options)),
+        aggregation=aggregation,
+        target=options.target,
+        input_window=options.input_window,
+        training=training,
+    )
+
+
+def _said(view: str) -> str:
+    return f"view {view}" if view in VIEWS else view
+
+
+def _network(state: ViewState, options: TrainingOptions) -> nn.Module:
+    with seeded_torch(options.seed, state.view, "weights"):
+        network = recipe_of(options.method).network(state.view, options)
     network.load_state_dict(state.final_weights)
     return network.eval()

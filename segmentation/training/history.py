@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from segmentation.training.checkpoint import Row, ViewState
-from segmentation.views import VIEWS
 from standard_space.files import write_text
 
 HISTORY = "history.csv"
@@ -53,12 +52,12 @@ def validation_row(state: ViewState, dice: float, soft_dice: float) -> Row:
 
 
 def write_rows(path: str | Path, rows: Mapping[str, Iterable[Row]]) -> None:
-    """Write the rows of views as CSV, atomically; times to the millisecond, other numbers in full."""
+    """Write the rows of views as CSV in their order, atomically; times to the millisecond, others in full."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for view in VIEWS:
-        for row in rows.get(view, ()):
+    for view, of_view in rows.items():
+        for row in of_view:
             times: Row = {key: round(row[key], 3) for key in ("seconds", "slices_per_second") if key in row}
             writer.writerow({"view": view, **row, **times})
     write_text(path, text.getvalue())

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from segmentation.model import patient_sha256, seed_for
+from segmentation.segmenter import patient_sha256, seed_for
 from simulator.sampler import ProgressionSampler
 from standard_space.cohort import Cohort
 from standard_space.errors import LungcastError, UsageError

@@ -11,16 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from segmentation.model import new_network
+from segmentation.methods import recipe_of
+from segmentation.segmenter import seeded_torch
 from segmentation.training.checkpoint import ViewState
 from segmentation.training.distributed import Ranks
 from segmentation.training.examples import Batch
 from segmentation.training.history import training_row, validation_row
-from segmentation.training.losses import learning_rate_at, loss_and_dice
 from segmentation.training.mixture import Mixture
 from segmentation.training.options import TrainingOptions
 from segmentation.training.validation import ValidationSlices
-from segmentation.unet import UNet, channels_last
 from standard_space.errors import DataError
 from standard_space.progress import Progress, silent
 
@@ -57,10 +56,15 @@ class ViewTrainer:
     ) -> None:
         self.state, self.options, self.steps, self.device = state, options, steps, device
         self.ranks = ranks or Ranks()
-        self.network = channels_last(new_network(state.view, options.width, options.seed).to(device))
+        self.recipe = recipe_of(options.method)
+        with seeded_torch(options.seed, state.view, "weights"):
+            self.network = self.recipe.network(state.view, options).to(device)
         if state.weights:
             self.network.load_state_dict(state.weights)
-        self.optimiser = _optimiser(self.network, options)
+        else:
+            said = self.recipe.start(self.network, options)
+            state.notes = sorted({*state.notes, *([said] if said else [])})
+        self.optimiser = self.recipe.optimiser(self.network, options)
         if state.optimiser:
             self.optimiser.load_state_dict(state.optimiser)
         called = self.ranks.wrapped(self.network, device)
@@ -80,18 +84,13 @@ class ViewTrainer:
         if not self._settled and state.step >= round((1.0 - SETTLING_SHARE) * self.steps):
             self._settled = True
             fix_batch_statistics(self.network)
+        self.recipe.prepare(self.network, state.step, self.steps)
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate_at(state.step, self.steps, options.peak_rate)
-        stack = batch.stack.to(self.device, memory_format=torch.channels_last, non_blocking=True)
+            group["lr"] = self.rate(state.step)
+        batch = _moved(batch, self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            logits = self._called(stack)
-        loss, soft_dice = loss_and_dice(
-            logits.float(),
-            batch.truth.to(self.device, non_blocking=True),
-            batch.counted.to(self.device, non_blocking=True),
-            options.weight_of_positives,
-            self.ranks.total,
-        )
+            output = self._called(batch.stack)
+        loss, soft_dice = self.recipe.loss(output.float(), batch, options, self.ranks.total)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
@@ -99,10 +98,14 @@ class ViewTrainer:
         state.step += 1
         if not math.isfinite(found):
             raise DataError(
-                f"training of view {state.view} diverged at step {state.step}",
+                f"training of {state.view} diverged at step {state.step}",
                 remedy="use a smaller --learning-rate",
             )
         return found, dice
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, from 0."""
+        return self.recipe.learning_rate(step, self.steps, self.options, self.state.rows)
 
     def validate(self, slices: ValidationSlices) -> None:
         """Score the network and keep the best weights; the patience may stop the view."""
@@ -166,8 +169,9 @@ def train_view(
     begun = kept = time.monotonic()
     todo = range(state.step, steps)
     batches = mixture.batches(state.view, todo, trainer.device, ranks.rank, ranks.world)
-    with threads_worth(options.batch_size * mixture.patch**2, trainer.device):
+    with threads_kept() as most:
         for batch in batches:
+            use_threads_worth(batch.truth.numel() * ranks.world, trainer.device, most)
             loss, dice = trainer.step(batch)
             now = time.monotonic()
             for place, value in enumerate((loss, dice, 1.0, now - begun)):
@@ -176,7 +180,7 @@ def train_view(
             begun = now
             last = state.step == steps
             if state.step % every == 0 or last:
-                rate = learning_rate_at(state.step - 1, steps, options.peak_rate)
+                rate = trainer.rate(state.step - 1)
                 state.rows.append(training_row(state, rate, options.batch_size))
                 state.sums = [0.0] * len(state.sums)
             if slices is not None and (state.step % validate_every == 0 or last):
@@ -206,11 +210,14 @@ def fix_batch_statistics(network: nn.Module) -> None:
             module.eval()
 
 
-def _optimiser(network: UNet, options: TrainingOptions) -> torch.optim.Optimizer:
-    parameters, rate, decay = network.parameters(), options.peak_rate, options.weight_decay
-    if options.optimiser == "sgd":
-        return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+def _moved(batch: Batch, device: torch.device) -> Batch:
+    """Bring a batch to a device; slices with their channels last, as the networks of slices have them."""
+    flat = batch.stack.dim() == 4
+    stack = batch.stack.to(
+        device, memory_format=torch.channels_last if flat else torch.preserve_format, non_blocking=True
+    )
+    truth, counted = (tensor.to(device, non_blocking=True) for tensor in (batch.truth, batch.counted))
+    return Batch(stack, truth, counted)
 
 
 def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -224,16 +231,20 @@ def _smoothed(before: list[float] | None, *values: float) -> list[float]:
 
 
 @contextmanager
-def threads_worth(pixels: int, device: torch.device) -> Iterator[None]:
+def threads_kept() -> Iterator[int]:
+    """Yield PyTorch's number of threads, and give it back."""
+    before = torch.get_num_threads()
+    try:
+        yield before
+    finally:
+        torch.set_num_threads(before)
+
+
+def use_threads_worth(pixels: int, device: torch.device, most: int) -> None:
     """Use no more of PyTorch's CPU threads than a step of this many pixels feeds.
 
     Measured on 2 cores, width 8: a step of 8 x 48^2 pixels takes 35 ms with one thread and 61 ms with two; one
     of 8 x 80^2 takes 73 and 64 ms.
     """
-    before = torch.get_num_threads()
     if device.type == "cpu":
-        torch.set_num_threads(max(1, min(before, pixels // PIXELS_PER_THREAD)))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(max(1, min(most, pixels // PIXELS_PER_THREAD)))

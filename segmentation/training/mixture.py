@@ -10,12 +10,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import torch
 
-from segmentation.model import seed_for
+from segmentation.methods import recipe_of
+from segmentation.segmenter import seed_for
 from segmentation.training.cut import BYTES_PER_VOXEL, TYPICAL_SHARE, CutScan
-from segmentation.training.examples import Batch, Example, draw_example
+from segmentation.training.examples import Batch, Example
 from segmentation.training.items import TrainingItem
 from segmentation.training.options import SLICES_PER_SCAN, TrainingOptions
 from segmentation.training.pool import Note, Pool, ProgressionPool, ScanPool
+from segmentation.training.recipe import Turn
 from simulator.sampler import ProgressionSampler
 from standard_space.errors import DataError, UsageError
 from standard_space.jobs import core_count
@@ -69,10 +71,11 @@ class Mixture:
         ahead: bool = False,
     ) -> None:
         self._options = options
+        self._recipe = recipe_of(options.method)
+        self._steps = steps
         self._kinds: list[tuple[str, Sequence[TrainingItem]]] = []
         wanted = shares_of(bool(originals), bool(synthetic), sampler is not None, options)
         self.grid_size = grid_size_of([*originals, *synthetic], sampler, options, note)
-        self.patch = options.patch_for(self.grid_size)
         self.shares = list(wanted.values())
         self._pools: list[Pool] = []
         volume_mb = BYTES_PER_VOXEL * self.grid_size**3 * TYPICAL_SHARE[options.target] / 2**20
@@ -114,15 +117,9 @@ class Mixture:
     def example(self, view: str, number: int) -> Example:
         """Draw the example of a number, 0 or more, of a view."""
         rng = self._rng(view, number)
-        options = self._options
-        return draw_example(
-            self.volume(view, number, rng),
-            view,
-            rng,
-            patch=self.patch,
-            positive_share=options.positive_share,
-            vary=options.vary,
-        )
+        options, step = self._options, number // self._options.batch_size
+        turn = Turn(options, self.grid_size, step, self._steps or step + 1, options.vary)
+        return self._recipe.example(self.volume(view, number, rng), view, rng, turn)
 
     def _rng(self, view: str, number: int) -> np.random.Generator:
         return np.random.default_rng(seed_for(self._options.seed, view, "example", str(number)))

@@ -6,8 +6,9 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from segmentation.aggregation import DEFAULT_THRESHOLD, LEARNED_RULES, RULES, check_threshold
-from segmentation.model import TARGETS
+from segmentation.aggregation import LEARNED_RULES, RULES, check_threshold, usual_threshold
+from segmentation.methods import THREE_WAY, check_method
+from segmentation.segmenter import TARGETS
 from segmentation.signal import REFERENCE_WINDOW
 from segmentation.unet import MULTIPLE
 from standard_space.errors import UsageError
@@ -19,8 +20,8 @@ SLICES_PER_SCAN = 64
 
 In a long run a scan that waits for its turn is exchanged after as many."""
 
-OPTIMISERS = ("adamw", "sgd")
-LEARNING_RATES = {"adamw": 2e-3, "sgd": 2e-2}
+OPTIMISERS = ("adamw", "adam", "sgd")
+LEARNING_RATES = {"adamw": 2e-3, "adam": 1e-3, "sgd": 2e-2}
 POSITIVE_WEIGHTS = {"infection": 8.0, "lungs": 2.0}
 VALIDATIONS = 20
 """Validations in a run where `validate_every` is not given."""
@@ -31,12 +32,14 @@ NOT_OF_THE_RESULT = ("checkpoint_minutes",)
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How to train; stored in the model.
+    """How to train; stored in the model. `segmentation.methods.options_for` fills in a method's own defaults.
 
     Parameters
     ----------
+    method : str
+        One of `segmentation.methods.METHODS`.
     steps : int, optional
-        Optimiser steps per view.
+        Optimiser steps per network (the three-way method has one per view).
     epochs : float, optional
         Instead of steps; an epoch is `SLICES_PER_SCAN` slices per original scan and view.
     target : str
@@ -44,10 +47,10 @@ class TrainingOptions:
     batch_size : int
         Slices per step, all processes of a distributed run together.
     optimiser : str
-        "adamw", or "sgd" with Nesterov momentum 0.9.
+        "adamw", "adam", or "sgd" with Nesterov momentum 0.9.
     learning_rate : float, optional
-        Peak of the schedule: linear warm-up over the first tenth, then a cosine down to zero. By the optimiser
-        when absent, see `LEARNING_RATES`.
+        Peak of the method's schedule; of the three-way method: linear warm-up over the first tenth, then a cosine
+        down to zero. By the optimiser when absent, see `LEARNING_RATES`.
     weight_decay : float
     width : int
         Channels of the networks' first level.
@@ -84,8 +87,15 @@ class TrainingOptions:
     checkpoint_minutes : float
         Between checkpoints; 0 writes one after every step.
     seed : int
+    slice_offsets_mm : tuple of float, optional
+        Of the three-way method: distances of a stack's slices from the central one, mm; the paper's when absent.
+    preprocess : bool
+        Of the method mueller: its clipping, z-score and resampling.
+    encoder_weights : str, optional
+        Of the method transfer: file with an encoder's weights to start from.
     """
 
+    method: str = THREE_WAY
     steps: int | None = None
     epochs: float | None = None
     target: str = "infection"
@@ -110,8 +120,12 @@ class TrainingOptions:
     memory_mb: int = 3000
     checkpoint_minutes: float = 5.0
     seed: int = 0
+    slice_offsets_mm: tuple[float, ...] | None = None
+    preprocess: bool = True
+    encoder_weights: str | None = None
 
     def __post_init__(self) -> None:
+        check_method(self.method)
         if self.steps is not None and self.epochs is not None:
             raise UsageError("give steps or epochs, not both")
         for name in (
@@ -144,6 +158,9 @@ class TrainingOptions:
                 raise UsageError(f"unknown {name}", got=getattr(self, name), expected=", ".join(known))
         if self.threshold is not None:
             check_threshold(self.threshold, self.rule)
+        offsets = self.slice_offsets_mm
+        if offsets is not None and not (offsets and all(map(math.isfinite, offsets))):
+            raise UsageError("the slice offsets must be numbers, mm", got=offsets)
 
     @property
     def input_window(self) -> Window | None:
@@ -165,7 +182,7 @@ class TrainingOptions:
         """Threshold of a model that no validation scan tunes, on the rule's scale."""
         if self.threshold is not None:
             return self.threshold
-        return DEFAULT_THRESHOLD if self.rule == "sum>t" else DEFAULT_THRESHOLD / 3.0
+        return usual_threshold(self.rule)
 
     def steps_for(self, originals: int) -> int:
         """Return the optimiser steps per view for a number of original scans."""
@@ -217,7 +234,8 @@ class TrainingOptions:
         known = {field.name for field in fields(cls)}
         if not isinstance(content, dict) or set(content) != known:
             raise UsageError("not stored training options", got=content)
-        return cls(**content)
+        offsets = content["slice_offsets_mm"]
+        return cls(**{**content, "slice_offsets_mm": None if offsets is None else tuple(offsets)})
 
 
 def _said(name: str) -> str:

@@ -14,11 +14,11 @@ from concurrent.futures import Future
 
 import numpy as np
 
-from segmentation.model import seed_for
+from segmentation.methods import recipe_of
+from segmentation.segmenter import seed_for
 from segmentation.training.cut import MARGIN_MM, CutScan, cut_crop, cut_scan
 from segmentation.training.items import TrainingItem, lacking, loaded_or_noted
 from segmentation.training.options import TrainingOptions
-from segmentation.views import VIEWS
 from simulator.sampler import ProgressionSampler
 from standard_space.errors import DataError, LungcastError, UsageError
 from standard_space.scanfile import window_of
@@ -92,7 +92,7 @@ class Pool(ABC):
         """Return where the window of an example begins."""
         return int(example // self.draws_per_volume)
 
-    def next_usable(self, view: str = VIEWS[0], first: int = 0) -> CutScan:
+    def next_usable(self, view: str = "", first: int = 0) -> CutScan:
         """Return the first volume from a position on that can be used.
 
         Raises
@@ -162,6 +162,7 @@ class ScanPool(Pool):
             len(items) if everything else held, float("inf") if everything else draws_per_volume, ahead
         )
         self._items, self._options, self._note = list(items), options, note
+        self._sides = recipe_of(options.method).needs_lungs
         self._pass = functools.lru_cache(4)(self._shuffled)
 
     @property
@@ -196,7 +197,7 @@ class ScanPool(Pool):
                 expected=self.grid_size,
             )
         try:
-            cut = cut_scan(scan, self._options.target, self._options.input_window)
+            cut = cut_scan(scan, self._options.target, self._options.input_window, sides=self._sides)
         except DataError as error:
             self._note(f"{item.name}: left out of training, {error.what}")
             return None
@@ -231,6 +232,7 @@ class ProgressionPool(Pool):
             )
         super().__init__(held, draws_per_volume, ahead)
         self._sampler, self._options, self._note = sampler, options, note
+        self._sides = recipe_of(options.method).needs_lungs
         self._entries = {entry.name: entry for entry in sampler.entries}
         self._broken: set[str] = set()
         self._making = threading.Lock()
@@ -264,4 +266,4 @@ class ProgressionPool(Pool):
             self._note(f"{name}: left out of progressions on the fly, it has no lungs")
             return None
         self.grid_size = int(head["grid"])
-        return cut_crop(crop, window_of(head), self._options.input_window)
+        return cut_crop(crop, window_of(head), self._options.input_window, sides=self._sides)

@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from segmentation.methods import THREE_WAY, options_for
 from segmentation.training.cut import MARGIN_MM, TYPICAL_SHARE
 from segmentation.training.items import TrainingItem, items_of, validation_patients
 from segmentation.training.options import TrainingOptions
@@ -74,7 +75,25 @@ def options_of(arguments: Arguments) -> TrainingOptions:
         raise UsageError("--validation and --validation-share exclude each other")
     if arguments.get("on_the_fly") is not None:
         given["on_the_fly_share"] = arguments["on_the_fly"]
-    return TrainingOptions(**given)
+    if given.get("slice_offsets_mm") is not None:
+        given["slice_offsets_mm"] = tuple(given["slice_offsets_mm"])
+    return options_for(given.pop("method", THREE_WAY), **given)
+
+
+def offsets_in(text: str | None) -> list[float] | None:
+    """Return the slice offsets of a text such as "-5,-2,0,2,5", mm.
+
+    Raises
+    ------
+    UsageError
+        Not numbers.
+    """
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError("slice offsets are numbers between commas, mm", got=text) from None
 
 
 def absolute(path: Path | None) -> str | None:

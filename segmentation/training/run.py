@@ -1,4 +1,4 @@
-"""A whole run: three views, here or elsewhere, at once or in parts, and the model at its end [paper III-D]."""
+"""A whole run: a method's networks, here or elsewhere, at once or in parts, and the model at its end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from segmentation.device import choose_device
-from segmentation.model import ThreeWaySegmenter
+from segmentation.methods import THREE_WAY, load_segmenter, recipe_of
+from segmentation.segmenter import Segmenter
 from segmentation.training.checkpoint import ViewState
 from segmentation.training.coverage import note_what_is_not_drawn
 from segmentation.training.distributed import Ranks, joined, world_size
@@ -27,7 +28,6 @@ from segmentation.training.pool import Note
 from segmentation.training.run_folder import RunFolder, stored_run
 from segmentation.training.validation import ValidationSlices
 from segmentation.unet import MULTIPLE
-from segmentation.views import VIEWS
 from simulator.sampler import ProgressionSampler
 from standard_space.errors import UsageError
 from standard_space.progress import Progress, silent
@@ -45,8 +45,8 @@ def train(
     resume: bool = False,
     progress: Progress = silent,
     note: Note | None = None,
-) -> ThreeWaySegmenter:
-    """Train the three networks on a cohort and, optionally, its augmentation.
+) -> Segmenter:
+    """Train a method's networks, by default the three-way method's, on a cohort and, optionally, its augmentation.
 
     Scans without infection annotation are left out. With the same seed, options and inputs the weights are
     bit-identical on the same processor and number of threads, whether the run was interrupted or not, and each
@@ -101,7 +101,7 @@ def train_views(
     originals: Sequence[TrainingItem],
     synthetic: Sequence[TrainingItem] = (),
     *,
-    views: Sequence[str] = VIEWS,
+    views: Sequence[str] | None = None,
     validation: Sequence[TrainingItem] = (),
     sampler: ProgressionSampler | None = None,
     options: TrainingOptions | None = None,
@@ -113,13 +113,13 @@ def train_views(
     arguments: dict[str, Any] | None = None,
     progress: Progress = silent,
     note: Note | None = None,
-) -> ThreeWaySegmenter | None:
+) -> Segmenter | None:
     """Train some of the views; whoever trains the last one makes the model. See `train`.
 
     Parameters
     ----------
-    views : sequence of str
-        To train here; without a folder, all.
+    views : sequence of str, optional
+        To train here; all when absent, or without a folder. A rival has other networks, see `Recipe.parts`.
     devices : sequence of str, optional
         Where processes of their own train the views, some of them several in turn where there are fewer devices.
     force : bool
@@ -129,17 +129,17 @@ def train_views(
 
     Returns
     -------
-    ThreeWaySegmenter or None
+    Segmenter or None
         None while views are left to be trained elsewhere.
     """
-    views = checked_views(views, folder)
-    several = devices or _one_gpu_each(device, views)
     stored = stored_run(folder) if folder is not None and resume and not force else None
     if options is None:
         options = TrainingOptions() if stored is None else TrainingOptions.from_json(stored["options"])
         given = stored is None
     else:
         given = stored is None or options.steps is not None or options.epochs is not None
+    views = checked_views(views, recipe_of(options.method).parts, folder)
+    several = devices or _one_gpu_each(device, views)
     with ExitStack() as stack:
         stack.enter_context(out_of_memory_told())
         ranks, chosen = stack.enter_context(joined(choose_device(device)))
@@ -172,7 +172,7 @@ def train_views(
             train_here(run, views, material, notes, chosen, ranks, progress)
         model = finish(run, material, notes, chosen) if ranks.first else None
         whole = ranks.shared(model is not None)
-        return ThreeWaySegmenter.load(run.folder) if whole and model is None else model
+        return load_segmenter(run.folder) if whole and model is None else model
 
 
 def train_here(
@@ -202,23 +202,31 @@ def train_here(
         if material.validation and ranks.first:
             slices = ValidationSlices(material.validation, state.view, run.options, mixture.grid_size, notes)
         trainer = ViewTrainer(state, run.options, run.steps, device, ranks)
+        for text in state.notes:
+            notes(text)
         train_view(trainer, mixture, slices=slices, keep=keep, progress=progress if ranks.first else silent)
 
 
-def checked_views(views: Sequence[str], folder: str | Path | None) -> tuple[str, ...]:
-    """Return the views in their usual order.
+def checked_views(
+    views: Sequence[str] | None, parts: Sequence[str], folder: str | Path | None
+) -> tuple[str, ...]:
+    """Return the views to train in their usual order; all of a method's parts when absent.
 
     Raises
     ------
     UsageError
         An unknown view, none, or not all of them where no folder keeps them.
     """
+    if views is None:
+        return tuple(parts)
     for view in views:
-        if view not in VIEWS:
-            raise UsageError("unknown view", got=view, expected=", ".join(VIEWS))
-    if not views or (folder is None and len(set(views)) < len(VIEWS)):
-        raise UsageError("a model needs all three views", got=", ".join(views) or "none")
-    return tuple(view for view in VIEWS if view in views)
+        if view not in parts:
+            raise UsageError("unknown view", got=view, expected=", ".join(parts))
+    if not views or (folder is None and len(set(views)) < len(parts)):
+        raise UsageError(
+            "a model needs all its views", got=", ".join(views) or "none", expected=", ".join(parts)
+        )
+    return tuple(part for part in parts if part in views)
 
 
 def _in_memory(
@@ -228,21 +236,23 @@ def _in_memory(
     notes: Notes,
     device: torch.device,
     progress: Progress,
-) -> ThreeWaySegmenter:
+) -> Segmenter:
     mixture = material.mixture(options, steps, notes, ahead=device.type != "cpu")
     states = {}
-    for view in VIEWS:
+    for view in recipe_of(options.method).parts:
         note_what_is_not_drawn(mixture, view, steps, notes)
         slices = None
         if material.validation:
             slices = ValidationSlices(material.validation, view, options, mixture.grid_size, notes)
         trainer = ViewTrainer(ViewState(view), options, steps, device)
+        for text in trainer.state.notes:
+            notes(text)
         states[view] = train_view(trainer, mixture, slices=slices, progress=progress)
     return finished_model(states, options, mixture, material, notes, device)
 
 
 def _check_batch(options: TrainingOptions, patch: int, world: int) -> None:
-    if options.batch_size // world * (patch // MULTIPLE) ** 2 < 2:
+    if options.method == THREE_WAY and options.batch_size // world * (patch // MULTIPLE) ** 2 < 2:
         raise UsageError(
             "batch normalisation needs more than one value in the deepest level",
             got=f"batch {options.batch_size} of patches of {patch}, {world} processes",

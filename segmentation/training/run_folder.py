@@ -19,11 +19,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from segmentation.model import MODEL_FILE
+from segmentation.methods import recipe_of
+from segmentation.segmenter import MODEL_FILE
 from segmentation.training.checkpoint import CHECKPOINT, ViewState, read_state, write_state
 from segmentation.training.history import HISTORY, read_rows, write_rows
 from segmentation.training.options import NOT_OF_THE_RESULT, TrainingOptions
-from segmentation.views import VIEWS
 from standard_space.errors import DataError, UsageError
 from standard_space.files import (
     LOCK,
@@ -193,6 +193,11 @@ class RunFolder:
         }
         write_json(self.folder / TRAINING / RUN_FILE, content)
 
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The method's networks: the three views, or a rival's parts."""
+        return recipe_of(self.options.method).parts
+
     def view_folder(self, view: str) -> Path:
         """Where a view's state lies."""
         return self.folder / TRAINING / view
@@ -209,7 +214,7 @@ class RunFolder:
 
     def states(self) -> dict[str, ViewState]:
         """Where the views stand that were begun."""
-        found = {view: self.state(view) for view in VIEWS}
+        found = {view: self.state(view) for view in self.views}
         return {view: state for view, state in found.items() if state.weights}
 
     def keep(self, state: ViewState) -> None:
@@ -222,7 +227,8 @@ class RunFolder:
         for state in states:
             write_rows(self.view_folder(state.view) / HISTORY, {state.view: state.rows})
         write_rows(
-            self.folder / HISTORY, {view: read_rows(self.view_folder(view) / HISTORY) for view in VIEWS}
+            self.folder / HISTORY,
+            {view: read_rows(self.view_folder(view) / HISTORY) for view in self.views},
         )
 
 
@@ -270,11 +276,9 @@ def _barely_begun(folder: Path) -> bool:
 
 
 def _refuse_while_training(folder: Path) -> None:
-    for view in VIEWS:
-        place = folder / TRAINING / view
-        if (place / LOCK).exists():
-            with folder_lock(place):
-                pass
+    for lock in sorted((folder / TRAINING).glob(f"*/{LOCK}")):
+        with folder_lock(lock.parent):
+            pass
 
 
 def _check_same(

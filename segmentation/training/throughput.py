@@ -10,7 +10,7 @@ import torch
 from segmentation.device import choose_device
 from segmentation.training.checkpoint import ViewState
 from segmentation.training.items import TrainingItem
-from segmentation.training.loop import ViewTrainer, threads_worth
+from segmentation.training.loop import ViewTrainer, threads_kept, use_threads_worth
 from segmentation.training.mixture import Mixture
 from segmentation.training.options import TrainingOptions
 from segmentation.views import VIEWS
@@ -50,7 +50,8 @@ def measure_throughput(
     mixture = Mixture(items, (), None, options, lambda text: None, ahead=chosen.type != "cpu")
     trainer = ViewTrainer(ViewState(view), options, STEPS, chosen)
     begun, taken = 0.0, 0
-    with threads_worth(options.batch_size * mixture.patch**2, chosen):
+    with threads_kept() as most:
+        use_threads_worth(options.batch_size * options.patch_for(mixture.grid_size) ** 2, chosen, most)
         batches = mixture.batches(view, range(STEPS), chosen)
         for taken, batch in enumerate(batches, start=1 - WARM_STEPS):
             trainer.step(batch)

@@ -7,18 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
-from segmentation.model import seed_for
+from segmentation.methods import recipe_of
+from segmentation.segmenter import seed_for
 from segmentation.training.cut import cut_scan
-from segmentation.training.examples import Batch, Example, draw_example
+from segmentation.training.examples import Batch, Example
 from segmentation.training.items import TrainingItem, lacking, loaded_or_noted
 from segmentation.training.options import TrainingOptions
 from segmentation.training.pool import Note
-from segmentation.unet import UNet
+from segmentation.training.recipe import Turn
 from standard_space.errors import DataError
-
-PIXEL_CUT = 2 / 3
-"""A pixel counts as found above this probability: one view's part of the paper's rule (sum > 2)."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class ValidationScore:
     Attributes
     ----------
     dice : float
-        Of the pixels above `PIXEL_CUT`.
+        Of the pixels above the method's `Recipe.pixel_cut`.
     soft_dice : float
         Of the probabilities: 2 sum p t / (sum p + sum t).
     """
@@ -38,7 +37,7 @@ class ValidationScore:
 
 
 class ValidationSlices:
-    """Fixed slices of one view, drawn once from the validation scans in turn, unvaried.
+    """Fixed slices of one view (of a rival: its examples), drawn once from the validation scans in turn, unvaried.
 
     Parameters
     ----------
@@ -64,30 +63,31 @@ class ValidationSlices:
         grid_size: int,
         note: Note,
     ) -> None:
+        self._recipe = recipe_of(options.method)
         self._examples: list[Example] = []
         for place, item in enumerate(items[: options.validation_slices]):
             numbers = range(place, options.validation_slices, len(items))
             self._examples += _draw(item, view, options, grid_size, numbers, note)
         self._batch = options.batch_size
-        if not any(bool((example.truth * example.counted).any()) for example in self._examples):
+        if not any(bool((self._recipe.positives(e.truth) * e.counted).any()) for e in self._examples):
             raise DataError(
                 f"no validation scan shows the {options.target}", remedy="choose other validation scans"
             )
 
     @torch.no_grad()
-    def score(self, network: UNet, device: torch.device) -> ValidationScore:
+    def score(self, network: nn.Module, device: torch.device) -> ValidationScore:
         """Score a network as it will predict: batch normalisation uses its running statistics."""
         training = network.training
         network.eval()
         found, soft = np.zeros(2), np.zeros(2)
         for first in range(0, len(self._examples), self._batch):
             batch = Batch.of(self._examples[first : first + self._batch])
-            stack = batch.stack.to(device, memory_format=torch.channels_last)
+            stack = batch.stack.to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                logits = network(stack)
-            probability = torch.sigmoid(logits.float()).cpu() * batch.counted
-            truth = batch.truth * batch.counted
-            for sums, guess in ((found, (probability > PIXEL_CUT).float()), (soft, probability)):
+                output = network(stack)
+            probability = self._recipe.probability(output.float()).cpu() * batch.counted
+            truth = self._recipe.positives(batch.truth) * batch.counted
+            for sums, guess in ((found, (probability > self._recipe.pixel_cut).float()), (soft, probability)):
                 sums += float((guess * truth).sum()), float(guess.sum() + truth.sum())
         network.train(training)
         return ValidationScore(float(2 * found[0] / found[1]), float(2 * soft[0] / soft[1]))
@@ -111,18 +111,16 @@ def _draw(
             expected=grid_size,
         )
     try:
-        cut = cut_scan(scan, options.target, options.input_window)
+        recipe = recipe_of(options.method)
+        cut = cut_scan(scan, options.target, options.input_window, sides=recipe.needs_lungs)
     except DataError as error:
         note(f"{item.name}: left out of validation, {error.what}")
         return []
+    # As at the end of training: what changes on the way, a size of input, has then reached its last state.
+    turn = Turn(options, grid_size, step=1, steps=1, vary=False)
     return [
-        draw_example(
-            cut,
-            view,
-            np.random.default_rng(seed_for(options.seed, view, "validation", str(number))),
-            patch=options.patch_for(grid_size),
-            positive_share=options.positive_share,
-            vary=False,
+        recipe.example(
+            cut, view, np.random.default_rng(seed_for(options.seed, view, "validation", str(number))), turn
         )
         for number in numbers
     ]

@@ -18,7 +18,8 @@ from cli.tune import tune
 from segmentation.aggregation import RULES
 from segmentation.crossvalidation.run import Crossvalidation
 from segmentation.evaluation import cohort_scores
-from segmentation.model import ThreeWaySegmenter, patient_sha256
+from segmentation.model import ThreeWaySegmenter
+from segmentation.segmenter import patient_sha256
 from segmentation.training import TrainingOptions
 from segmentation.training.memory import REMEDY
 from standard_space.cohort import Cohort

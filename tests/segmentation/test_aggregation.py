@@ -31,6 +31,7 @@ def twin(rule: str, p: tuple[float, float, float]) -> float:
     odds = [math.log(min(max(q, 1e-4), 1 - 1e-4) / (1 - min(max(q, 1e-4), 1 - 1e-4))) for q in p]
     return {
         "sum>t": sum(p) / 3,
+        "mean": sum(p) / 3,
         "weighted": weighted,
         "product": (p[0] * p[1] * p[2]) ** (1 / 3),
         "majority": sorted(p)[1],
@@ -48,6 +49,15 @@ def test_rules_equal_their_twins_and_stay_probabilities(rule: str, p: tuple[floa
     assert found == pytest.approx(twin(rule, p), abs=2e-4)
     assert 0.0 <= found <= 1.0
     assert torch.equal(views, kept)
+
+
+def test_a_rule_is_for_its_number_of_views() -> None:
+    two, six = torch.full((2, 1), 0.5), torch.full((6, 1), 0.25)
+    assert float(Aggregation("mean", 0.5).combine(six)) == 0.25
+    assert float(Aggregation("weighted", 0.5, (0.1,) * 6).combine(six)) == pytest.approx(0.15)
+    for rule in ("sum>t", "product", "majority", "svm"):
+        with pytest.raises(UsageError, match="is for 3 views"):
+            a_rule(rule).combine(two)
 
 
 @given(p=st.tuples(PROBABILITY, PROBABILITY, PROBABILITY), cut=st.floats(0.0, 1.0, width=32))
@@ -76,11 +86,10 @@ def test_rules_survive_json(rule: str) -> None:
         ({"rule": "sum>t", "threshold": 3.5}, "out of range"),
         ({"rule": "sum>t", "threshold": float("nan")}, "out of range"),
         ({"rule": "product", "threshold": 2.0}, "out of range"),
-        ({"rule": "weighted", "threshold": 0.5}, "three finite weights"),
-        ({"rule": "svm", "threshold": 0.5, "weights": [1.0, 2.0], "bias": 0.0}, "three finite weights"),
+        ({"rule": "weighted", "threshold": 0.5}, "a finite weight for each view"),
         (
             {"rule": "svm", "threshold": 0.5, "weights": [1.0, 2.0, float("inf")], "bias": 0.0},
-            "three finite weights",
+            "a finite weight for each view",
         ),
         (
             {"rule": "logistic", "threshold": 0.5, "weights": [1, 1, 1], "bias": "b"},

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from segmentation.model import ThreeWaySegmenter, patient_sha256
+from segmentation.aggregation import Aggregation
+from segmentation.model import ThreeWaySegmenter
+from segmentation.segmenter import patient_sha256
 from segmentation.unet import UNet
 from segmentation.views import VIEWS
 from standard_space.errors import DataError, UsageError
@@ -192,6 +195,8 @@ def test_grids_and_thresholds_must_fit() -> None:
         ThreeWaySegmenter(model.networks, 32, {**model.offsets_mm, "yz": (-1.0, 0.0, 1.0)})
     with pytest.raises(UsageError, match="differ in width"):
         ThreeWaySegmenter({**model.networks, "xy": UNet(5, 6)}, 32)
+    with pytest.raises(UsageError, match="another number of views"):
+        replace(model, aggregation=Aggregation("weighted", 0.5, (0.5, 0.5)))
     with pytest.raises(UsageError, match="unknown target"):
         ThreeWaySegmenter(model.networks, 32, target="heart")
     with pytest.raises(UsageError, match="one network per view"):

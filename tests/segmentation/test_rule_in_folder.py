@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from segmentation.evaluation.cohort_scores import evaluate
-from segmentation.model import ThreeWaySegmenter, patient_sha256
+from segmentation.model import ThreeWaySegmenter
 from segmentation.rule_in_folder import merged_patients, tune_folder
+from segmentation.segmenter import patient_sha256
 from standard_space.cohort import Cohort
 from standard_space.errors import DataError, UsageError
 

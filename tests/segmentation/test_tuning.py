@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from segmentation.aggregation import LEARNED_RULES, RULES, Aggregation
+from segmentation.aggregation import LEARNED_RULES, RULES, Aggregation, usual_threshold
 from segmentation.evaluation.metrics import dice
 from segmentation.model import ThreeWaySegmenter
 from segmentation.predict import predict_scan
-from segmentation.tuning import thresholds_of, tune, usual_threshold
+from segmentation.tuning import thresholds_of, tune
 from standard_space.errors import DataError, UsageError
 from standard_space.restore import restore_mask
 from standard_space.scan import Scan
@@ -208,6 +208,6 @@ def test_nothing_to_tune_on_is_an_error(rule: str) -> None:
 
 def test_unknown_rules_and_other_grids_are_refused() -> None:
     with pytest.raises(UsageError, match="unknown aggregation rule"):
-        tune(untrained(), [toy_scan()], rule="mean", device="cpu")
+        tune(untrained(), [toy_scan()], rule="vote", device="cpu")
     with pytest.raises(DataError, match="different grids"):
         tune(untrained(), [toy_scan(size=48)], device="cpu")

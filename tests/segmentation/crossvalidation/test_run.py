@@ -11,7 +11,8 @@ import pytest
 from segmentation.crossvalidation import run as crossvalidation
 from segmentation.crossvalidation.run import crossvalidate, pooled
 from segmentation.crossvalidation.table import format_crossvalidation
-from segmentation.model import ThreeWaySegmenter, patient_sha256
+from segmentation.model import ThreeWaySegmenter
+from segmentation.segmenter import patient_sha256
 from segmentation.training import TrainingItem, TrainingOptions
 from standard_space.cohort import Cohort, Entry
 from standard_space.errors import DataError, UsageError

@@ -15,9 +15,10 @@ from segmentation.evaluation.metrics import dice
 from segmentation.evaluation.scan_scores import METRICS, ScoringOptions, no_truth, score_scan, truth_of
 from segmentation.evaluation.surface_dice import surface_dice
 from segmentation.evaluation.tables import format_scores, scores_csv
-from segmentation.model import ThreeWaySegmenter, patient_sha256
+from segmentation.model import ThreeWaySegmenter
 from segmentation.predict import predict_scan
 from segmentation.results.native import to_native
+from segmentation.segmenter import patient_sha256
 from standard_space.cohort import Cohort
 from standard_space.errors import DataError, UsageError
 from standard_space.restore import restore_mask

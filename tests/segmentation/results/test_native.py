@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from segmentation.aggregation import Aggregation
-from segmentation.predict import Prediction
 from segmentation.results.native import LEFT_LUNG, LUNG, RIGHT_LUNG, box_to_native, to_native
 from segmentation.results.orientation import lps_spacing_mm, lps_view
+from segmentation.scan_predictor import Prediction
 from standard_space.errors import DataError
 from standard_space.geometry import Geometry, Placement, orient_array
 from standard_space.masks import bounding_box

@@ -13,8 +13,9 @@ import torch
 from click.testing import CliRunner, Result
 
 from cli.main import main
-from segmentation.model import ThreeWaySegmenter, patient_sha256
+from segmentation.model import ThreeWaySegmenter
 from segmentation.rule_in_folder import tune_folder
+from segmentation.segmenter import patient_sha256
 from segmentation.training import TrainingOptions, items_of, train
 from segmentation.training.cut import MARGIN_MM
 from segmentation.training.material import material_of

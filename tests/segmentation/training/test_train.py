@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from segmentation.model import ThreeWaySegmenter, patient_sha256
+from segmentation.model import ThreeWaySegmenter
+from segmentation.segmenter import patient_sha256
 from segmentation.training import TrainingItem, TrainingOptions, items_of, train
 from segmentation.training.coverage import drawn_said
 from segmentation.training.losses import learning_rate_at, loss_and_dice
@@ -148,7 +149,9 @@ def test_cohorts_that_cannot_be_trained_on() -> None:
         {"weight_decay": -1.0},
         {"target": "airways"},
         {"optimiser": "lion"},
-        {"rule": "mean"},
+        {"rule": "vote"},
+        {"method": "oracle"},
+        {"slice_offsets_mm": (0.0, float("nan"))},
         {"rule": "product", "threshold": 2.0},
         {"on_the_fly_share": 2.0},
         {"checkpoint_minutes": -1.0},

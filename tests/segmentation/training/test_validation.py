@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from segmentation.model import new_network, patient_sha256
+from segmentation.model import new_network
+from segmentation.segmenter import patient_sha256
 from segmentation.training import TrainingItem, TrainingOptions, train
 from segmentation.training.checkpoint import ViewState
 from segmentation.training.items import validation_patients, without_patients

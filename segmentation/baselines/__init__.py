@@ -1,0 +1,1 @@
+"""Rival methods, each a `segmentation.training.recipe.Recipe`; by name in `segmentation.methods`."""
