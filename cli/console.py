@@ -74,6 +74,23 @@ class Console:
         finally:
             bar.close()
 
+    @contextmanager
+    def stages(self) -> Iterator[Callable[[str], Progress]]:
+        """Bars of stages one after the other: a callable that gives a stage's progress by its name."""
+        bars: list[_Bar] = []
+
+        def stage(label: str) -> Progress:
+            for bar in bars:
+                bar.close()
+            bars.append(_Bar(label, shown=not self.quiet and sys.stderr.isatty()))
+            return bars[-1]
+
+        try:
+            yield stage
+        finally:
+            for bar in bars:
+                bar.close()
+
     def say(self, text: str = "") -> None:
         """Print a line of the result, unless quiet."""
         if not self.quiet:

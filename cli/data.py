@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -34,22 +34,44 @@ if TYPE_CHECKING:
     show_default=True,
     help="From lungcast's own model, or from random fields that share nothing with it (honest tests).",
 )
+@click.option(
+    "--scanners",
+    metavar="NAME[,NAME...]",
+    help="Scanners that patients take in turn; an unknown name tells those there are. Default: drawn.",
+)
 @force_option
 @shared_options
 def phantom(
-    console: Console, out: Path, patients: int, scans: int, grid: int, seed: int, lesions: str, force: bool
+    console: Console,
+    out: Path,
+    patients: int,
+    scans: int,
+    grid: int,
+    seed: int,
+    lesions: str,
+    scanners: str | None,
+    force: bool,
 ) -> None:
     """Write a phantom chest-CT cohort OUT: images in HU, masks, manifest.csv and the hidden truth.json."""
     from simulator.phantom import make_cohort
+    from simulator.phantom.scanner import scanners_named
     from standard_space.files import prepare_output_folder, write_mark
     from standard_space.version import lungcast_version
 
+    arguments: dict[str, Any] = {
+        "patients": patients,
+        "scans": scans,
+        "grid": grid,
+        "seed": seed,
+        "lesions": lesions,
+    }
+    if scanners is not None:
+        names = [name.strip() for name in scanners.split(",")]
+        scanners_named(names)  # before a folder is emptied
+        arguments["scanners"] = names
     prepare_output_folder(out, "phantom", force=force)
-    arguments = {"patients": patients, "scans": scans, "grid": grid, "seed": seed, "lesions": lesions}
     with console.progress("phantom") as progress:
-        make_cohort(
-            out, patients=patients, scans=scans, grid=grid, seed=seed, lesions=lesions, progress=progress
-        )
+        make_cohort(out, **arguments, progress=progress)
     write_mark(out, "phantom", {"lungcast_version": lungcast_version(), **arguments})
     console.say(f"{patients} patients with {scans} scans each, lesions from {lesions}:")
     console.wrote({"manifest": out / "manifest.csv", "truth": out / "truth.json", "images": out / "images"})
@@ -205,8 +227,8 @@ def embed(
     """Embed every scan of MANIFEST into the standard space, as a folder COHORT of scan files.
 
     MANIFEST is a CSV with the columns patient,scan,day,image (date, ISO 8601, may replace day) and, optionally,
-    infection,lungs,lobes,window_level,window_width,stage. Paths are relative to the CSV; image is a NIfTI, NRRD or
-    MHA file or a folder with a DICOM series.
+    infection,lungs,lobes,window_level,window_width,stage,scanner. Paths are relative to the CSV; image is a NIfTI,
+    NRRD or MHA file or a folder with a DICOM series.
 
     Run again, it continues: scans already embedded from the same files with the same options are kept.
     """

@@ -20,6 +20,7 @@ from cli.export import export
 from cli.forecast import forecast
 from cli.import_checkpoint import import_checkpoint
 from cli.segment import segment, threshold
+from cli.study import study
 from cli.train import train
 from cli.tune import tune
 from standard_space.version import lungcast_version
@@ -46,6 +47,7 @@ def main() -> None:
       lungcast segment MODEL IMAGE OUT          a scan, a DICOM folder or a folder of scans
       lungcast evaluate MODEL COHORT --json scores.json
       lungcast crossvalidate COHORT OUT         every scan scored by a model that never saw its patient
+      lungcast study COHORT OUT                 methods, ratios and ablations on the same folds, as tables
     """
 
 
@@ -70,6 +72,7 @@ for command in (
     tune,
     evaluate,
     crossvalidate,
+    study,
     import_checkpoint,
 ):
     main.add_command(command)

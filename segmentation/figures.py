@@ -36,12 +36,12 @@ def segmentation_figure(scan: Scan, mask: NDArray[np.bool_], dice: float | None)
 
 
 def training_figure(history: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """Loss and Dice of the three views over the optimiser's steps, validation as points; see `model.training`."""
+    """Loss and Dice of the networks over the optimiser's steps, validation as points; see `model.training`."""
     figure, axes = new_figure(9.6, 3.6, 1, 2)
     curve, dice = axes[0]
     validated = False
     for (view, rows), colour in zip(
-        history.items(), (OBSERVED_COLOUR, FITTED_COLOUR, TRUTH_COLOUR), strict=True
+        history.items(), (OBSERVED_COLOUR, FITTED_COLOUR, TRUTH_COLOUR), strict=False
     ):
         learned = [row for row in rows if row["kind"] == "training"]
         steps = [row["step"] for row in learned]
@@ -57,7 +57,7 @@ def training_figure(history: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figur
             markersize=3,
             linewidth=0.8,
         )
-    curve.set_ylabel("loss (cross-entropy + 1 - Dice)")
+    curve.set_ylabel("loss")
     dice.set_ylabel("Dice of slices")
     dice.set_ylim(0, 1)
     dice.set_title(
@@ -66,5 +66,5 @@ def training_figure(history: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figur
     )
     for panel in (curve, dice):
         panel.set_xlabel("optimiser step")
-    curve.legend(title="view", frameon=False)
+    curve.legend(title="network", frameon=False)
     return figure

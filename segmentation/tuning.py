@@ -93,16 +93,21 @@ def tune(
     UsageError
         Unknown rule or device, or scans that can be gone through once only.
     """
+    return tune_with(predictor_for(model, device=device), validation, rule=rule)
+
+
+def tune_with(predictor: ScanPredictor, validation: Iterable[Scan], *, rule: str = "sum>t") -> Tuned:
+    """Do what `tune` does with a predictor that is ready."""
     if rule not in RULES:
         raise UsageError("unknown aggregation rule", got=rule, expected=", ".join(RULES))
-    regions = _Regions(predictor_for(model, device=device), validation)
+    regions = _Regions(predictor, validation)
     if rule not in LEARNED_RULES:
         return _best(Aggregation(rule, usual_threshold(rule)), regions)
     if isinstance(validation, Iterator):
         raise UsageError("a learned rule goes through the validation scans twice", remedy="give a collection")
     samples = [_sample(region, number) for number, region in enumerate(regions)]
     if not samples:
-        raise _nothing_to_find(model.target)
+        raise _nothing_to_find(regions.target)
     weights, bias = fit_rule(rule, *(np.concatenate(parts) for parts in zip(*samples, strict=True)))
     tuned = _best(Aggregation(rule, usual_threshold(rule), weights, bias), regions)
     if tuned.scans != len(samples):

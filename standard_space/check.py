@@ -64,11 +64,12 @@ class ScanCheck:
 
     `geometry` and `window` are None when its image cannot be used; the window is also None when only headers were
     read, or when it is to be taken from the parenchyma. `annotated` says whether the manifest names an infection
-    mask.
+    mask; `scanner` is the manifest's, None where it names none.
     """
 
     scan: str
     annotated: bool = False
+    scanner: str | None = None
     geometry: Geometry | None = None
     window: Window | None = None
     problems: list[Problem] = field(default_factory=list)
@@ -138,6 +139,7 @@ class CheckReport:
                 {
                     "scan": scan.scan,
                     "annotated": scan.annotated,
+                    "scanner": scan.scanner,
                     "geometry": None if scan.geometry is None else scan.geometry.to_json(),
                     "orientation": None if scan.geometry is None else scan.geometry.orientation,
                     "window": None if scan.window is None else str(scan.window),
@@ -192,7 +194,8 @@ def check_cohort(
     for index, result in run_isolated(_look, tasks, jobs=jobs):
         if isinstance(result, LungcastError):
             problem = Problem.of(result)
-            result = ScanCheck(rows[index].name, rows[index].infection is not None, problems=[problem])
+            result = _blank(rows[index])
+            result.problems.append(problem)
         found[index] = result
         progress(rows[index].name, len(found), total)
     scans = [found[index] for index in range(len(rows))]
@@ -219,9 +222,14 @@ class _Look:
     find_lungs: bool
 
 
+def _blank(row: ManifestRow) -> ScanCheck:
+    """What the manifest alone says of a scan."""
+    return ScanCheck(row.name, row.infection is not None, row.scanner)
+
+
 def _look(task: _Look) -> ScanCheck:
     row, settings = task.row, task.settings
-    result = ScanCheck(row.name, row.infection is not None)
+    result = _blank(row)
     chosen = row.window or settings.window
     image: CTImage | None = None
     try:

@@ -90,6 +90,8 @@ def embed_row(row: ManifestRow, settings: EmbedSettings) -> Scan:
         window=row.window or settings.window,
         lungs_source=source,
     )
+    if row.scanner is not None:
+        scan.provenance["scanner"] = row.scanner
     if masks.infection is not None and not masks.infection.any():
         scan.provenance["notes"].append("the infection mask is empty: annotated as free of infection")
     return scan
@@ -321,6 +323,7 @@ def _earlier(
         known.get("lungcast_version") == lungcast_version()
         and known.get("made_from") == made_from
         and known.get("settings") == settings.to_json()
+        and known.get("scanner") == row.scanner
         and (scan.patient, scan.scan, scan.day, scan.stage) == (row.patient, row.scan, row.day, row.stage)
     )
     return (scan, str(meta["content_sha256"])) if same else None

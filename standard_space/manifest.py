@@ -12,12 +12,17 @@ from standard_space.errors import ManifestError, UsageError
 from standard_space.window import Window
 
 REQUIRED = ("patient", "scan", "image")
-OPTIONAL = ("day", "date", "infection", "lungs", "lobes", "window_level", "window_width", "stage")
+OPTIONAL = (
+    "day", "date", "infection", "lungs", "lobes", "window_level", "window_width", "stage", "scanner"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ManifestRow:
-    """One scan as its user describes it; paths are absolute, `day` counts from the patient's own zero."""
+    """One scan as its user describes it; paths are absolute, `day` counts from the patient's own zero.
+
+    `scanner` is free text, for example a model's name.
+    """
 
     patient: str
     scan: str
@@ -28,6 +33,7 @@ class ManifestRow:
     lobes: Path | None = None
     window: Window | None = None
     stage: str | None = None
+    scanner: str | None = None
 
     @property
     def name(self) -> str:
@@ -44,8 +50,8 @@ def read_manifest(path: str | Path) -> list[ManifestRow]:
     """Read and check a manifest.
 
     Columns `patient,scan,day,image` are required (`date`, ISO 8601, may stand in place of `day`: the first
-    date of a patient becomes day 0); `infection,lungs,lobes,window_level,window_width,stage` are optional. Paths
-    are relative to the CSV. A patient's scans stand in the order of their days.
+    date of a patient becomes day 0); `infection,lungs,lobes,window_level,window_width,stage,scanner` are
+    optional. Paths are relative to the CSV. A patient's scans stand in the order of their days.
 
     Raises
     ------
@@ -156,6 +162,7 @@ def _parse(row: dict[str, str | None], where: str, folder: Path) -> ManifestRow:
         lobes=files["lobes"],
         window=window,
         stage=values.get("stage") or None,
+        scanner=values.get("scanner") or None,
     )
 
 

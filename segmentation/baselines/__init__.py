@@ -1,1 +1,1 @@
-"""Rival methods, each a `segmentation.training.recipe.Recipe`; by name in `segmentation.methods`."""
+"""Rival methods, each a `segmentation.training.recipe.Rival`; by name in `segmentation.methods`."""

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from segmentation.segmenter import seed_for
+from segmentation.training.items import TrainingItem
 from standard_space.cohort import Cohort, Entry
-from standard_space.errors import UsageError
+from standard_space.errors import DataError, UsageError
 from standard_space.export.folds import folds_of_entries
 
 VALIDATION_SHARE = 0.25
@@ -108,3 +109,22 @@ def plan_folds(entries: Sequence[Entry], folds: int, seed: int) -> list[FoldPlan
             FoldPlan(fold + 1, *(tuple(sorted(who)) for who in (test, validation, rest - validation)))
         )
     return plans
+
+
+def check_images(items: Sequence[TrainingItem]) -> None:
+    """Refuse scans of which one image stands under several patients.
+
+    Raises
+    ------
+    DataError
+    """
+    owners: dict[str, str] = {}
+    for item in items:
+        owner = owners.setdefault(item.image_sha256 or item.name, item.patient)
+        if owner != item.patient:
+            raise DataError(
+                "one image stands under several patients: no fold could keep them apart",
+                where=item.name,
+                got=f"{owner} and {item.patient}",
+                remedy="give them one patient's name in the manifest and embed again",
+            )

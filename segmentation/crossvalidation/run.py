@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from segmentation.aggregation import LEARNED_RULES
-from segmentation.crossvalidation.plan import FoldPlan, entries_for, plan_folds
+from segmentation.crossvalidation.plan import FoldPlan, check_images, entries_for, plan_folds
 from segmentation.device import choose_device
 from segmentation.evaluation.cohort_scores import evaluate, groups_of
 from segmentation.evaluation.figures import draw_scores
@@ -110,7 +110,7 @@ def crossvalidate(
     originals = [item for item in items if not item.synthetic]
     synthetic = [item for item in items if item.synthetic]
     synthetic += [] if augmented is None else [item for item in items_of(augmented) if item.synthetic]
-    _check_images(originals)
+    check_images(originals)
     asked = _request(cohort, augmented, folds, options, scoring, choose_device(device).type)
     check_apart(out, [held.folder for held in (cohort, augmented) if held is not None])
     is_continued(out, KIND, asked, what="another cross-validation", force=force)
@@ -285,19 +285,6 @@ def _check_rule(plans: list[FoldPlan], options: TrainingOptions) -> None:
             f"the rule {options.rule} is learned on validation patients, and fold {', '.join(lonely)} has none",
             remedy="embed more patients, or use another rule",
         )
-
-
-def _check_images(items: list[TrainingItem]) -> None:
-    owners: dict[str, str] = {}
-    for item in items:
-        owner = owners.setdefault(item.image_sha256 or item.name, item.patient)
-        if owner != item.patient:
-            raise DataError(
-                "one image stands under several patients: no fold could keep them apart",
-                where=item.name,
-                got=f"{owner} and {item.patient}",
-                remedy="give them one patient's name in the manifest and embed again",
-            )
 
 
 def _request(

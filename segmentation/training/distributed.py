@@ -48,18 +48,25 @@ class Ranks:
         dist.broadcast_object_list(held, src=0)
         return held[0]
 
-    def wrapped(self, network: nn.Module, device: torch.device) -> nn.Module:
+    def wrapped(self, network: nn.Module, device: torch.device, *, freezes: bool = False) -> nn.Module:
         """Return the network to call: gradients are averaged over the processes.
 
         On GPUs batch normalisation takes its statistics over the whole batch, on CPUs over each process' part,
         where the first process' running ones are kept.
+
+        Parameters
+        ----------
+        freezes : bool
+            Some layers get no gradient in some steps.
         """
         if self.world == 1:
             return network
         if device.type == "cuda":
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-            return nn.parallel.DistributedDataParallel(network, device_ids=[device.index])
-        return nn.parallel.DistributedDataParallel(network)
+            return nn.parallel.DistributedDataParallel(
+                network, device_ids=[device.index], find_unused_parameters=freezes
+            )
+        return nn.parallel.DistributedDataParallel(network, find_unused_parameters=freezes)
 
 
 class _Total(torch.autograd.Function):

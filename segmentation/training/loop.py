@@ -67,7 +67,7 @@ class ViewTrainer:
         self.optimiser = self.recipe.optimiser(self.network, options)
         if state.optimiser:
             self.optimiser.load_state_dict(state.optimiser)
-        called = self.ranks.wrapped(self.network, device)
+        called = self.ranks.wrapped(self.network, device, freezes=self.recipe.freezes)
         self._called: Callable[[Tensor], Tensor] = torch.compile(called) if options.compiled else called
         self._settled = False
         self.network.train()

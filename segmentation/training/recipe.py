@@ -92,6 +92,8 @@ class Recipe(ABC):
         Above this probability a pixel counts as found when weights are compared on validation examples.
     needs_lungs : bool
         Cut scans come with right and left lung, `CutScan.lungs`.
+    freezes : bool
+        Some layers get no gradient in some steps, see `prepare`.
     targets : tuple of str
         What it can be trained to find.
     """
@@ -105,6 +107,7 @@ class Recipe(ABC):
     rules: ClassVar[tuple[str, ...]] = ("mean",)
     pixel_cut: ClassVar[float] = 0.5
     needs_lungs: ClassVar[bool] = False
+    freezes: ClassVar[bool] = False
     targets: ClassVar[tuple[str, ...]] = ("infection",)
 
     @abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,15 @@ from simulator.phantom.patient import (
     make_patient,
     scan_patient,
 )
+from simulator.phantom.scanner import scanners_named
 from standard_space.errors import UsageError
 from standard_space.files import write_json, write_text
 from standard_space.image import write_volume
 
 LESIONS = ("fields", "dynamics")
 COLUMNS = (
-    "patient", "scan", "day", "image", "infection", "lungs", "window_level", "window_width", "stage"
+    "patient", "scan", "day", "image", "infection", "lungs", "window_level", "window_width", "stage",
+    "scanner",
 )  # fmt: skip
 SCHEMA = 1
 
@@ -55,6 +57,7 @@ def make_cohort(
     grid: int = 128,
     seed: int = 0,
     lesions: str = "dynamics",
+    scanners: Sequence[str] | None = None,
     progress: ProgressCallback | None = None,
 ) -> CohortSummary:
     """Write a phantom cohort.
@@ -72,6 +75,8 @@ def make_cohort(
     lesions : "dynamics" or "fields"
         Lesions made by this project's own model (for parameter recovery), or by level sets of random fields,
         which share nothing with it (the honest test set).
+    scanners : sequence of str, optional
+        Names of `scanner.SCANNERS`, which patients take in turn; drawn when not given.
     progress : callable, optional
         Called as progress(item, done, total) after every scan.
 
@@ -82,7 +87,7 @@ def make_cohort(
     Raises
     ------
     UsageError
-        When an argument is out of range.
+        When an argument is out of range, or there is no such scanner.
     """
     for name, value, low, high in (
         ("number of patients", patients, 1, 999),
@@ -94,13 +99,14 @@ def make_cohort(
             raise UsageError(f"the phantom's {name} is out of range", got=value, expected=f"{low} to {high}")
     if lesions not in LESIONS:
         raise UsageError("unknown source of lesions", got=lesions, expected=" or ".join(LESIONS))
+    chosen = None if scanners is None else scanners_named(scanners)
     out = Path(out)
     rows: list[dict[str, str]] = []
     truths: list[dict[str, Any]] = []
     sizes: list[float] = []
     for index in range(patients):
         name = f"phantom{seed}-{index + 1:02d}"
-        patient = make_patient(seed, index)
+        patient = make_patient(seed, index, chosen)
         days = draw_days(stream(seed, index, 0, "days"), scans)
         source = _source(lesions, patient, grid, scans)
         record = _patient_truth(name, patient, source)
@@ -154,6 +160,7 @@ def _write_scan(
         "window_level": f"{scanner.level_hu:g}",
         "window_width": f"{scanner.width_hu:g}",
         "stage": stage,
+        "scanner": scanner.name,
     }
 
 

@@ -7,11 +7,12 @@ number of patients, or the order in which parts are made.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from simulator.phantom.anatomy import Anatomy
-from simulator.phantom.scanner import ORIENTATIONS, SCANNERS, Acquisition, Protocol, rotation
+from simulator.phantom.scanner import ORIENTATIONS, SCANNERS, Acquisition, Protocol, Scanner, rotation
 
 
 def stream(seed: int, patient: int, scan: int, purpose: str) -> np.random.Generator:
@@ -109,15 +110,21 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
     )
 
 
-def draw_protocol(rng: np.random.Generator, patient: int, shape: Anatomy) -> Protocol:
-    """How one patient is scanned. Neighbouring patients differ in scanner and axis order by construction."""
+def draw_protocol(
+    rng: np.random.Generator, patient: int, shape: Anatomy, scanners: Sequence[Scanner] | None = None
+) -> Protocol:
+    """How one patient is scanned. Neighbouring patients differ in scanner and axis order by construction.
+
+    With `scanners` patients take these in turn; all else is drawn the same.
+    """
     share = float(rng.choice([1.0, 1.0, 0.9375, 0.875]))
     shares = (share, share) if rng.random() < 0.6 else (share, round(share * 0.875, 4))
     view = float(np.clip(2.0 * (shape.body_x + 12.0) + rng.uniform(-8, 24), 330.0, 400.0))
     offset = int(rng.integers(0, 2))
+    scanner = scanners[patient % len(scanners)] if scanners else SCANNERS[(patient + offset) % len(SCANNERS)]
     tilt = rng.uniform(0.8, 3.5, 3) * rng.choice([-1.0, 1.0], 3)
     return Protocol(
-        scanner=SCANNERS[(patient + offset) % len(SCANNERS)],
+        scanner=scanner,
         field_of_view_mm=(view, view * shares[1] / shares[0]),
         matrix_share=shares,
         slice_mm_at_512=float(rng.choice([1.0, 1.25, 1.5, 2.0])),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,7 @@ from scipy.stats import norm
 
 from simulator.phantom.draws import stream
 from simulator.phantom.lesion import LesionMap, LesionMoment
-from simulator.phantom.patient import Patient
-from simulator.phantom.raster import random_field
+from simulator.phantom.raster import Raster, random_field
 
 GGO_HU, MIXED_HU, SOLID_HU = (-650.0, 85.0), (-340.0, 130.0), (-15.0, 55.0)
 """Mean and spread of the three modes inside a lesion; vessels and noise widen them in the image."""
@@ -97,10 +96,38 @@ def stage_of(lesion: FieldLesion, day: float) -> str:
     return "early" if age < 0.45 else "progressive" if age < 0.85 else "peak" if age < 1.2 else "recovery"
 
 
+class Reach(Protocol):
+    """How far the lungs reach in the inner frame, mm: up from 0, and back from 0."""
+
+    @property
+    def apex_z(self) -> float: ...
+    @property
+    def posterior(self) -> float: ...
+
+
+class Chest(Protocol):
+    """What a lesion needs of a patient: a `Patient`, or real lungs (`simulator.phantom.paint`)."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def index(self) -> int: ...
+    @property
+    def shape(self) -> Reach: ...
+    @property
+    def raster(self) -> Raster: ...
+    @property
+    def inner_mm(self) -> NDArray[np.float32]: ...
+    @property
+    def outer_mm(self) -> NDArray[np.float32]: ...
+    @property
+    def texture(self) -> NDArray[np.float32]: ...
+
+
 class FieldLesionSource:
     """One patient's lesion over time."""
 
-    def __init__(self, patient: Patient) -> None:
+    def __init__(self, patient: Chest) -> None:
         rng = stream(patient.seed, patient.index, 0, "field lesion")
         self.lesion = draw_lesion(rng)
         self.patient = patient

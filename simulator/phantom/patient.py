@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from simulator.phantom.anatomy import Anatomy
 from simulator.phantom.draws import draw_acquisition, draw_anatomy, draw_protocol, stream
 from simulator.phantom.lesion import CONSOLIDATION_HU, LesionMap
 from simulator.phantom.raster import Raster, lung_distances, random_field, sample
-from simulator.phantom.scanner import Acquisition, Protocol, expose, frame_of, native_geometry
+from simulator.phantom.scanner import Acquisition, Protocol, Scanner, expose, frame_of, native_geometry
 from simulator.phantom.skeleton import CARTILAGE_HU, CORTEX_HU, MARROW_HU, Skeleton, build_skeleton
 from simulator.phantom.tissue import evaluate_tissue
 from simulator.phantom.trees import AIRWAY_WALL_HU, BLOOD_HU, LUMEN_HU, Trees, build_trees
@@ -49,8 +50,8 @@ class PhantomScan:
     clean_consolidated: int  # infected voxels above the clinical cut before noise, vessels included
 
 
-def make_patient(seed: int, index: int) -> Patient:
-    """Draw and build one patient."""
+def make_patient(seed: int, index: int, scanners: Sequence[Scanner] | None = None) -> Patient:
+    """Draw and build one patient; see `draws.draw_protocol` for `scanners`."""
     shape = draw_anatomy(stream(seed, index, 0, "anatomy"))
     raster = Raster.over_lungs(shape, RASTER_STEP_MM)
     inner, outer = lung_distances(shape, raster)
@@ -60,7 +61,7 @@ def make_patient(seed: int, index: int) -> Patient:
         index=index,
         seed=seed,
         shape=shape,
-        protocol=draw_protocol(stream(seed, index, 0, "protocol"), index, shape),
+        protocol=draw_protocol(stream(seed, index, 0, "protocol"), index, shape, scanners),
         skeleton=build_skeleton(shape),
         trees=build_trees(stream(seed, index, 0, "trees"), shape, raster, -inner),
         raster=raster,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from simulator.phantom.tubes import Frame
+from standard_space.errors import UsageError
 from standard_space.geometry import Geometry
 
 
@@ -50,6 +52,26 @@ SCANNERS = (
     Scanner("delta-lowdose", 33.0, 0.80, 0.50, 0.0, 6.0, -600.0, 1500.0),
     Scanner("eos-spectral", 11.0, 0.60, 0.35, 0.15, -2.0, -600.0, 1600.0),
 )
+
+
+def scanners_named(names: Sequence[str]) -> tuple[Scanner, ...]:
+    """The scanners of these names, in this order; a name may occur twice.
+
+    Raises
+    ------
+    UsageError
+        When there is no name, or no scanner has one of them.
+    """
+    known = {scanner.name: scanner for scanner in SCANNERS}
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise UsageError(
+            "the phantom has no such scanner",
+            got=", ".join(map(repr, unknown)) or "no name",
+            expected=", ".join(known),
+        )
+    return tuple(known[name] for name in names)
+
 
 ORIENTATIONS = ("LPS", "RAS", "LPS", "RPI", "LAI", "PSR")
 """Axis codes in circulation: supine head first, flipped in plane, feet first, prone, sagittal storage."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -104,6 +105,31 @@ def test_check_of_headers_only_and_of_rows_that_are_wrong(trouble: Path, tmp_pat
         assert words in result.output, words
     assert json.loads((tmp_path / "c.json").read_text())["problem_count"] == 5
     assert "embedding" not in result.output
+
+
+def test_phantom_scanners_by_name_reach_the_manifest_and_the_check(tmp_path: Path) -> None:
+    small = ("--patients", "2", "--scans", "1", "--grid", "32", "--lesions", "fields")
+    data = tmp_path / "data"
+    result = lungcast("phantom", data, *small, "--scanners", "eos-spectral, aurora-16")
+    assert result.exit_code == 0, result.output
+    rows = list(csv.DictReader((data / "manifest.csv").read_text().splitlines()))
+    assert [row["scanner"] for row in rows] == ["eos-spectral", "aurora-16"]
+    mark = read_mark(data)
+    assert mark is not None
+    assert mark["provenance"]["scanners"] == ["eos-spectral", "aurora-16"]
+    lungcast("check", data / "manifest.csv", "--headers-only", "--no-trial", "--json", tmp_path / "c.json")
+    told = [scan["scanner"] for scan in json.loads((tmp_path / "c.json").read_text())["scans"]]
+    assert told == ["eos-spectral", "aurora-16"]
+
+
+def test_an_unknown_phantom_scanner_is_refused_before_the_folder_is_emptied(tmp_path: Path) -> None:
+    small = ("--patients", "1", "--scans", "1", "--grid", "32", "--lesions", "fields")
+    assert lungcast("phantom", tmp_path / "data", *small).exit_code == 0
+    result = lungcast("phantom", tmp_path / "data", *small, "--scanners", "aurora-16,mri", "--force")
+    assert result.exit_code == 2
+    assert "'mri'" in result.output
+    assert "boreas-64" in result.output, "the known ones are named"
+    assert (tmp_path / "data" / "manifest.csv").is_file()
 
 
 def test_a_clean_manifest_passes(trouble: Path) -> None:

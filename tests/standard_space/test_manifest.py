@@ -13,6 +13,7 @@ from standard_space.grid import StandardGrid
 from standard_space.image import write_volume
 from standard_space.ingest import EmbedSettings, embed_cohort
 from standard_space.manifest import read_manifest
+from standard_space.scanfile import read_scan
 from tests.standard_space.bodies import body, geometry
 
 
@@ -32,7 +33,30 @@ def test_days_and_optional_columns(tmp_path: Path) -> None:
     assert row.infection == tmp_path / "m.nii.gz"
     assert row.window is not None
     assert (row.window.level_hu, row.window.width_hu, row.window.source) == (-500, 1500, "manifest")
-    assert (row.stage, row.lungs) == ("early", None)
+    assert (row.stage, row.lungs, row.scanner) == ("early", None, None)
+
+
+def test_the_scanner_is_free_text_and_may_be_blank(tmp_path: Path) -> None:
+    text = "patient,scan,day,image,scanner\np,1,0,a.nii.gz, Aurora 16 \np,2,1,b.nii.gz,\n"
+    first, second = read_manifest(manifest(tmp_path, text))
+    assert (first.scanner, second.scanner) == ("Aurora 16", None)
+
+
+def test_a_scan_file_tells_its_scanner_and_follows_a_corrected_one(tmp_path: Path) -> None:
+    where = geometry()
+    write_volume(tmp_path / "ct.nii.gz", np.round(body(where)[0].array).astype(np.int16), where)
+
+    def told(scanner: str) -> tuple[list[str], str | None]:
+        lines = ["patient,scan,day,image,scanner", f"p,1,0,ct.nii.gz,{scanner}", "p,2,1,ct.nii.gz,B"]
+        (tmp_path / "manifest.csv").write_text("\n".join(lines))
+        outcome = embed_cohort(tmp_path / "manifest.csv", tmp_path / "c", EmbedSettings(StandardGrid(32)))
+        cohort = Cohort.open(tmp_path / "c")
+        return outcome.resumed, cohort.read(cohort.entries[0]).provenance.get("scanner")
+
+    assert told("A") == ([], "A")
+    assert told("C") == (["p/2"], "C")
+    assert told("") == (["p/2"], None)
+    assert "scanner" not in read_scan(tmp_path / "c" / "p_1.h5").provenance
 
 
 def test_dates_become_days(tmp_path: Path) -> None:

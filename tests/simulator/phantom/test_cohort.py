@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from simulator.phantom.lesion_dynamics import LEAD_DAYS, TRANSITIONS_PER_DAY
 from standard_space.errors import UsageError
 from tests.simulator.phantom.conftest import Written
 
-COLUMNS = ["patient", "scan", "day", "image", "infection", "lungs", "window_level", "window_width", "stage"]
+COLUMNS = [
+    "patient", "scan", "day", "image", "infection", "lungs", "window_level", "window_width", "stage", "scanner"
+]  # fmt: skip
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -90,11 +93,34 @@ def test_truth_holds_what_was_hidden(cohort: Written) -> None:
             assert scan["infection_ml"] == pytest.approx(infection.sum() * geometry.voxel_volume_ml, rel=1e-5)
             assert scan["lung_ml"] == pytest.approx(lungs.sum() * geometry.voxel_volume_ml, rel=1e-5)
             assert float(row["window_width"]) == patient["protocol"]["scanner"]["width_hu"]
+            assert row["scanner"] == patient["protocol"]["scanner"]["name"]
 
 
 def _by_patient(cohort: Written) -> list[list[dict[str, str]]]:
     names = list(dict.fromkeys(row["patient"] for row in cohort.rows))
     return [[row for row in cohort.rows if row["patient"] == name] for name in names]
+
+
+def test_named_scanners_are_taken_in_turn_and_change_nothing_else(tmp_path: Path) -> None:
+    for name, scanners in (("drawn", None), ("named", ("eos-spectral", "aurora-16"))):
+        make_cohort(
+            tmp_path / name, patients=3, scans=1, grid=32, seed=5, lesions="fields", scanners=scanners
+        )
+    drawn, named = (json.loads((tmp_path / name / "truth.json").read_text()) for name in ("drawn", "named"))
+    found = [patient["protocol"]["scanner"]["name"] for patient in named["patients"]]
+    assert found == ["eos-spectral", "aurora-16", "eos-spectral"]
+    for cohort in (drawn, named):
+        for patient in cohort["patients"]:
+            del patient["protocol"]["scanner"]
+    assert drawn == named
+
+
+def test_scanners_are_drawn_as_they_always_were(fields_cohort: Written) -> None:
+    names = [patient["protocol"]["scanner"]["name"] for patient in fields_cohort.truth["patients"]]
+    assert names == [
+        "aurora-16", "boreas-64", "delta-lowdose", "delta-lowdose",
+        "eos-spectral", "boreas-64", "cirrus-128", "delta-lowdose",
+    ]  # fmt: skip
 
 
 def test_dynamics_truth_records_w_and_histograms(dynamics_cohort: Written) -> None:
@@ -141,6 +167,8 @@ def test_progress_is_told(tmp_path: Path) -> None:
         {"grid": True},
         {"seed": -1},
         {"lesions": "drawn"},
+        {"scanners": ("aurora-16", "unheard of")},
+        {"scanners": ()},
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_written(

@@ -1,0 +1,211 @@
+"""One training of a study, in a process that can die: train, score, write down, all of it resumable."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from segmentation.segmenter import Segmenter
+from segmentation.study.material import Inputs, fold_of, material_for
+from segmentation.study.plan import Run, StudyPlan
+from segmentation.study.records import CostRow, Row
+from segmentation.study.scoring import score_run
+from segmentation.training.checkpoint import CHECKPOINT, read_state
+from segmentation.training.run import train
+from segmentation.training.run_folder import TRAINING
+from standard_space.errors import ReadError
+from standard_space.files import write_json
+from standard_space.folders import folder_lock
+from standard_space.progress import Progress, silent
+
+RUNS, RESULT, MODEL = "runs", "result.json", "model"
+
+
+@dataclass(frozen=True)
+class RunTask:
+    """What a process is told; can be pickled.
+
+    Attributes
+    ----------
+    inputs : Inputs
+    plan : StudyPlan
+    run : Run
+    device : str
+    threads : int
+        Of PyTorch.
+    keep_models : bool
+        Keep the trained weights.
+    """
+
+    inputs: Inputs
+    plan: StudyPlan
+    run: Run
+    device: str = "auto"
+    threads: int = 1
+    keep_models: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """Of the run."""
+        return self.inputs.out / RUNS / self.run.name
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run found.
+
+    Attributes
+    ----------
+    rows : list of Row
+    cost : CostRow
+    notes : list of str
+        Of training, for people.
+    failures : dict of str to str
+        Sentence by scan that could not be scored.
+    threads : int
+    """
+
+    rows: list[Row]
+    cost: CostRow
+    notes: list[str]
+    failures: dict[str, str]
+    threads: int
+
+    @classmethod
+    def read(cls, folder: Path) -> RunResult | None:
+        """Return what a finished run wrote; None before it is finished.
+
+        Raises
+        ------
+        ReadError
+            The file is damaged.
+        """
+        path = folder / RESULT
+        if not path.is_file():
+            return None
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            rows = [Row(**row) for row in content["rows"]]
+            return cls(
+                rows, CostRow(**content["cost"]), content["notes"], content["failures"], content["threads"]
+            )
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ReadError(
+                "the result of a run is damaged", where=path, remedy="remove the file and run the study again"
+            ) from error
+
+    def write(self, folder: Path) -> None:
+        """Write it atomically."""
+        write_json(
+            folder / RESULT,
+            {
+                "rows": [dataclasses.asdict(row) for row in self.rows],
+                "cost": dataclasses.asdict(self.cost),
+                "notes": self.notes,
+                "failures": self.failures,
+                "threads": self.threads,
+            },
+        )
+
+
+def perform(task: RunTask, progress: Progress = silent) -> RunResult:
+    """Do a run, or go on with it; what is finished is only read.
+
+    Raises
+    ------
+    LungcastError
+        It cannot be trained, or another process is at it.
+    """
+    known = RunResult.read(task.folder)
+    if known is not None and not known.failures:
+        return known
+    before = torch.get_num_threads()
+    torch.set_num_threads(task.threads)
+    try:
+        with folder_lock(task.folder):
+            return _performed(task, progress)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _performed(task: RunTask, progress: Progress) -> RunResult:
+    run, plan, inputs = task.run, task.plan, task.inputs
+    options = plan.options(run.arm, run.seed)
+    notes: list[str] = []
+    cohort = inputs.opened()
+    fold = fold_of(cohort, run)
+    forget_peak_memory()
+    model = train(
+        **material_for(inputs, run, options),
+        options=options,
+        device=task.device,
+        folder=task.folder / MODEL,
+        resume=True,
+        progress=progress,
+        note=notes.append,
+    )
+    scores = score_run(
+        model,
+        plan,
+        run,
+        (cohort, [entry for entry in cohort.entries if entry.patient in fold.test]),
+        [entry for entry in cohort.entries if entry.patient in fold.validation and not entry.synthetic],
+        inputs.test_cohorts(),
+        device=task.device,
+        progress=progress,
+    )
+    cost = CostRow(
+        method=run.arm.method,
+        generator=run.arm.generator,
+        ratio=run.arm.ratio,
+        variant=run.arm.variant,
+        folds=run.folds,
+        fold=run.fold,
+        seed=run.seed,
+        parameters=model.parameters,
+        steps=max(model.training["steps_per_view"].values()),
+        train_s=_seconds_of_training(task.folder / MODEL, model),
+        predict_s=scores.predict_s,
+        peak_memory_mb=peak_memory_mb(),
+    )
+    result = RunResult(scores.rows, cost, sorted(set(notes)), scores.failures, task.threads)
+    result.write(task.folder)
+    if not scores.failures:
+        shutil.rmtree(task.folder / MODEL / TRAINING if task.keep_models else task.folder / MODEL)
+    return result
+
+
+def _seconds_of_training(folder: Path, model: Segmenter) -> float:
+    """Seconds in the steps of all networks, interruptions left out."""
+    states = [read_state(folder / TRAINING / part / CHECKPOINT) for part in model.parts]
+    return sum(state.seconds for state in states if state is not None)
+
+
+def forget_peak_memory() -> None:
+    """Begin to measure the peak memory anew, where the system can."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    # Linux: the high-water mark of this process' resident memory.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_mb() -> float | None:
+    """Return the largest memory of this process since `forget_peak_memory`, MB; None where nothing measures it.
+
+    On a GPU that of the GPU, else the process' resident memory (Linux).
+    """
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0:
+        return torch.cuda.max_memory_allocated() / 2**20
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    return int(found[0]) / 1024.0 if found else None
