@@ -4,8 +4,11 @@
 
 OUT/painted and OUT/untouched are cohorts as `lungcast embed` writes them; images and manifests lie in
 OUT/painted_images and OUT/untouched_images. The lesions are the phantoms' random fields (`--lesions fields`),
-which share nothing with the simulator that augments training sets; truth lies on the images' own grids. The
-thoraces are those of the development tree (../shared/data): none of its patients has COVID-19.
+which share no code with what augments training sets; truth lies on the images' own grids. The thoraces are
+those of the development tree (../shared/data): none of its patients has COVID-19.
+
+A cohort's patient is the thorax, and every painted lesion is a scan of it: what shares anatomy, noise and scanner
+is no independent patient. There are as many independent ones as thoraces, four, and intervals over them are wide.
 """
 
 from __future__ import annotations
@@ -29,9 +32,9 @@ if str(ROOT) not in sys.path:  # run by its path, not as a module
 
 from simulator.phantom.draws import draw_days, stream  # noqa: E402
 from simulator.phantom.lesion_fields import FieldLesionSource  # noqa: E402
-from simulator.phantom.paint import Side, paint_lesion, real_chest  # noqa: E402
+from simulator.phantom.paint import Side, paint_lesion, real_chest, visible_share  # noqa: E402
 from standard_space.embedding import embed  # noqa: E402
-from standard_space.errors import ReadError  # noqa: E402
+from standard_space.errors import DataError, ReadError  # noqa: E402
 from standard_space.files import write_json, write_text  # noqa: E402
 from standard_space.geometry import Geometry  # noqa: E402
 from standard_space.grid import StandardGrid  # noqa: E402
@@ -42,6 +45,13 @@ from standard_space.restore import restore_mask  # noqa: E402
 COLUMNS = ("patient", "scan", "day", "image", "infection", "lungs", "stage", "scanner")
 FINDING_GRID = StandardGrid(256)
 """Where lungs are found that come without a mask."""
+DAYS_PER_LESION = 1000.0
+"""A manifest's days are distinct and ascend within a patient, but every lesion of a thorax has a day 0 of its own.
+The manifest therefore counts each lesion from its own thousand, far beyond any course; truth.json has the true
+days."""
+LEAST_VISIBLE = 0.9
+"""Of a lesion's truth. What finds all that can be seen and nothing else still has a Dice of 0.947 then, well above
+what any method reaches: invisible truth cannot decide between methods."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +136,9 @@ def painted_thoraces(
     """A cohort of real thoraces with painted progressions.
 
     Virtual patient k lies in thorax k modulo their number, with a lesion of its own, scanned on days as phantoms
-    are; a thorax with images of several times shows them in turn. Day and stage are the lesion's.
+    are; a thorax with images of several times shows them in turn. The cohort's patients are the thoraces: scan
+    l2d3 is a thorax with its second lesion on day 3. Stage is the lesion's, and so is the day but for
+    `DAYS_PER_LESION`.
 
     Parameters
     ----------
@@ -137,7 +149,7 @@ def painted_thoraces(
     grid : StandardGrid
     seed : int
     patients, scans : int
-        Virtual patients, and scans of each.
+        Virtual patients (lesions), and scans of each.
     thoraces : sequence of Thorax
 
     Returns
@@ -148,6 +160,8 @@ def painted_thoraces(
     ------
     ReadError
         When a chest is missing.
+    DataError
+        When less than `LEAST_VISIBLE` of a lesion can be seen.
     """
     out = _beside(folder)
     rows: list[dict[str, str]] = []
@@ -155,27 +169,25 @@ def painted_thoraces(
     for place, thorax in enumerate(thoraces):
         numbers = range(place, patients, len(thoraces))
         views = read_views(thorax, shared) if len(numbers) else []
-        for index in numbers:
-            name = f"{thorax.name}-{index + 1:02d}"
+        lesions: list[dict[str, Any]] = []
+        for lesion, index in enumerate(numbers, start=1):
             first = views[0]
             chest = real_chest(first.lungs, first.image.geometry, seed=seed, index=index, side=thorax.side)
             source = FieldLesionSource(chest)
             days = draw_days(stream(seed, index, 0, "days"), scans)
-            truth: dict[str, Any] = {
-                "patient": name,
-                "thorax": thorax.name,
-                "lesion": source.truth(),
-                "scans": [],
-            }
+            told: list[dict[str, Any]] = []
             for number, (day, moment) in enumerate(zip(days, source.over(days), strict=True)):
                 view = views[number % len(views)]
                 where = view.image.geometry
+                name, listed = f"l{lesion}d{day:g}", DAYS_PER_LESION * lesion + day
                 hu, infection = paint_lesion(view.image.array, view.lungs, where, moment.map, chest)
-                row = _write(out, thorax, name, f"s{number + 1}", day, moment.stage, hu, infection, view)
-                rows.append(row)
+                shares = _visible(f"{thorax.name}/{name}", view, hu, infection)
+                rows.append(_write(out, thorax, name, listed, moment.stage, hu, infection, view))
                 ml = float(infection.sum()) * where.voxel_volume_ml
-                truth["scans"].append({"scan": row["scan"], "day": day, "infection_ml": ml, **moment.truth})
-            truths.append(truth)
+                told.append({"scan": name, "day": day, "infection_ml": ml, **shares, **moment.truth})
+            lesions.append({"lesion": lesion, "index": index, "drawn": source.truth(), "scans": told})
+        if lesions:
+            truths.append({"patient": thorax.name, "lesions": lesions})
     write_json(out / "truth.json", {"seed": seed, "patients": truths})
     return _embed(folder, out, rows, grid)
 
@@ -185,7 +197,7 @@ def untouched_thoraces(
 ) -> Path:
     """A cohort of the same thoraces as they are, annotated as free of infection; see `painted_thoraces`.
 
-    Days only number the images of a thorax.
+    Days only number the images of a thorax: scans untouched1, untouched2, ... of the same patients.
     """
     out = _beside(folder)
     rows = []
@@ -193,7 +205,7 @@ def untouched_thoraces(
         for number, view in enumerate(read_views(thorax, shared)):
             none = np.zeros_like(view.lungs)
             hu = view.image.array
-            rows.append(_write(out, thorax, thorax.name, f"s{number + 1}", float(number), "", hu, none, view))
+            rows.append(_write(out, thorax, f"untouched{number + 1}", float(number), "", hu, none, view))
     return _embed(folder, out, rows, grid)
 
 
@@ -201,10 +213,25 @@ def _beside(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}_images")
 
 
+def _visible(
+    name: str, view: View, hu: NDArray[np.float32], infection: NDArray[np.bool_]
+) -> dict[str, float]:
+    """Shares of the truth for truth.json: what can be seen, and the vessels in it."""
+    visible, vessels = visible_share(view.image.array, hu, infection)
+    if visible < LEAST_VISIBLE:
+        raise DataError(
+            "too much of a painted lesion cannot be seen",
+            where=name,
+            got=f"{visible:.3f} of its voxels",
+            expected=f"at least {LEAST_VISIBLE:g}",
+            remedy="take another seed, or another thorax",
+        )
+    return {"visible_share": visible, "vessel_share": vessels}
+
+
 def _write(
     out: Path,
     thorax: Thorax,
-    patient: str,
     scan: str,
     day: float,
     stage: str,
@@ -213,7 +240,7 @@ def _write(
     view: View,
 ) -> dict[str, str]:
     where: Geometry = view.image.geometry
-    stem = f"{patient}_{scan}.nii.gz"
+    stem = f"{thorax.name}_{scan}.nii.gz"
     files: dict[str, NDArray[Any]] = {
         "image": np.rint(np.clip(hu, -1024.0, 3071.0)).astype(np.int16),
         "infection": infection,
@@ -222,7 +249,7 @@ def _write(
     for kind, array in files.items():
         write_volume(out / kind / stem, array, where)
     return {
-        "patient": patient,
+        "patient": thorax.name,
         "scan": scan,
         "day": f"{day:g}",
         **{kind: f"{kind}/{stem}" for kind in files},
@@ -252,7 +279,9 @@ def _embed(folder: Path, out: Path, rows: list[dict[str, str]], grid: StandardGr
 @click.option("--shared", type=click.Path(path_type=Path), default=ROOT.parent / "shared" / "data")
 @click.option("--grid", default=128, show_default=True)
 @click.option("--seed", default=7, show_default=True)
-@click.option("--patients", default=8, show_default=True, help="Virtual patients, in the thoraces in turn.")
+@click.option(
+    "--patients", default=8, show_default=True, help="Virtual patients (lesions), in the thoraces in turn."
+)
 @click.option("--scans", default=2, show_default=True)
 def main(out: Path, shared: Path, grid: int, seed: int, patients: int, scans: int) -> None:
     """Write OUT/painted and OUT/untouched."""
@@ -261,8 +290,9 @@ def main(out: Path, shared: Path, grid: int, seed: int, patients: int, scans: in
     untouched = untouched_thoraces(out / "untouched", shared, standard)
     truth = json.loads((_beside(painted) / "truth.json").read_text())
     for patient in truth["patients"]:
-        told = [f"day {scan['day']:g}: {scan['infection_ml']:.0f} ml" for scan in patient["scans"]]
-        click.echo(f"{patient['patient']}: {', '.join(told)}")
+        for scan in (scan for lesion in patient["lesions"] for scan in lesion["scans"]):
+            seen = f"{scan['visible_share']:.3f} visible ({scan['vessel_share']:.3f} vessels)"
+            click.echo(f"{patient['patient']}/{scan['scan']}: {scan['infection_ml']:.0f} ml, {seen}")
     click.echo(f"{painted}\n{untouched}")
 
 

@@ -33,8 +33,8 @@ from segmentation.methods import METHODS
     "--generators",
     default="offline",
     show_default=True,
-    help="Of synthetic scans: offline and on-the-fly (lungcast's), copy-paste, ellipsoids. The first makes those "
-    "of --ratios; the others are compared at 200 % with the first method.",
+    help="Of synthetic scans: offline and on-the-fly (lungcast's), copy-paste, ellipsoids, observed (see "
+    "--more). The first makes those of --ratios; the others are compared at 200 % with the first method.",
 )
 @click.option(
     "--without",
@@ -50,6 +50,9 @@ from segmentation.methods import METHODS
     multiple=True,
     metavar="NAME=COHORT",
     help="Another cohort every model is tested on; may be repeated.",
+)
+@click.option(
+    "--more", type=FILE, help="Other scans of COHORT's patients, for the generator observed: the upper bound."
 )
 @click.option(
     "--steps", type=int, help="Optimiser steps per network, the same for every arm.  [default: 2000]"
@@ -83,6 +86,7 @@ def study(
     without: str,
     choices: str,
     tests: tuple[str, ...],
+    more: Path | None,
     steps: int | None,
     settings: tuple[str, ...],
     synthetic_share: float | None,
@@ -118,7 +122,12 @@ def study(
         settings=given,
         synthetic_share=synthetic_share,
     )
-    inputs = Inputs(cohort.resolve(), {name: path.resolve() for name, path in _named(tests)}, out.resolve())
+    inputs = Inputs(
+        cohort.resolve(),
+        {name: path.resolve() for name, path in _named(tests)},
+        out.resolve(),
+        more and more.resolve(),
+    )
     part = parse_shard(shard)
     try:
         with console.stages() as stage:

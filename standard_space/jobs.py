@@ -40,13 +40,18 @@ def peak_memory_gb() -> float:
 
 
 def run_isolated(
-    function: Callable[[Task], Result], tasks: Sequence[Task], *, jobs: int = 1, alone: bool = False
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    *,
+    jobs: int = 1,
+    alone: bool = False,
+    fresh: bool = False,
 ) -> Iterator[tuple[int, Result | LungcastError]]:
     """Run a function on every task, in this process or in `jobs` others, and give results as they come.
 
     Workers are started afresh (spawn), share the cores between them, and compile nothing when the caller has run
-    the function's kernels once before. A script that calls this with `jobs` above 1, or `alone`, needs the usual
-    ``if __name__ == "__main__":``.
+    the function's kernels once before. A script that calls this with `jobs` above 1, `alone` or `fresh` needs the
+    usual ``if __name__ == "__main__":``.
 
     Parameters
     ----------
@@ -59,6 +64,8 @@ def run_isolated(
     alone : bool
         Run the tasks one after the other, each in a fresh process with the share of cores that one of `jobs`
         workers gets: to measure what a task takes.
+    fresh : bool
+        Each task in a process of its own, `jobs` at once.
 
     Yields
     ------
@@ -79,20 +86,20 @@ def run_isolated(
         for index, task in enumerate(tasks):
             yield index, _in_a_fresh_process(function, task, threads)
         return
-    if jobs == 1 or len(tasks) == 0:
+    if (jobs == 1 and not fresh) or len(tasks) == 0:
         for index, task in enumerate(tasks):
             yield index, told(function, task)
         return
-    yield from _in_processes(function, tasks, min(jobs, len(tasks)), threads)
+    yield from _in_processes(function, tasks, min(jobs, len(tasks)), threads, fresh)
 
 
 def _in_processes(
-    function: Callable[[Task], Result], tasks: Sequence[Task], jobs: int, threads: int
+    function: Callable[[Task], Result], tasks: Sequence[Task], jobs: int, threads: int, fresh: bool
 ) -> Iterator[tuple[int, Result | LungcastError]]:
     waiting = list(range(len(tasks)))[::-1]
     suspects: list[int] = []
     while waiting:
-        pool = _pool(jobs, threads)
+        pool = _pool(jobs, threads, 1 if fresh else None)
         running: dict[Future[Result | LungcastError], int] = {}
         try:
             while waiting or running:
@@ -127,10 +134,16 @@ def _in_a_fresh_process(
             )
 
 
-def _pool(jobs: int, threads: int) -> ProcessPoolExecutor:
+def _pool(jobs: int, threads: int, tasks_each: int | None = None) -> ProcessPoolExecutor:
     # Forking a process whose threads hold locks deadlocks it: workers start afresh.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(threads,))
+    return ProcessPoolExecutor(
+        jobs,
+        mp_context=context,
+        initializer=_start_worker,
+        initargs=(threads,),
+        max_tasks_per_child=tasks_each,
+    )
 
 
 def _start_worker(threads: int) -> None:

@@ -158,7 +158,7 @@ def score_cohort(
         reason = skipped(entry, model.target)
         outcome = reason if reason is not None else told(score, entry)
         if isinstance(outcome, LungcastError):
-            failures[entry.name] = _without_place(outcome)
+            failures[entry.name] = without_place(outcome)
         elif isinstance(outcome, str):
             left_out.append(f"{entry.name}: {outcome}")
         else:
@@ -195,7 +195,7 @@ def skipped(entry: Entry, target: str) -> str | None:
     return None
 
 
-def _without_place(error: LungcastError) -> str:
+def without_place(error: LungcastError) -> str:
     """Tell an error of a scan that is named beside it; its path does not belong into a file of scores."""
     return str(LungcastError(error.what, got=error.got, expected=error.expected, remedy=error.remedy))
 

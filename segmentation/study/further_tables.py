@@ -130,7 +130,7 @@ def table_generators(study: StudyResults) -> Table:
                 sentence = f"Without classical augmentation, the Dice of {arm.label} changed by"
                 lines.append(Line((method, words, generator), varied, arm, f"{method}: {words}", sentence))
         for ours in OURS:
-            for other in ("copy-paste", "ellipsoids"):
+            for other in ("copy-paste", "ellipsoids", "observed"):
                 if ours in arms and other in arms:
                     sentence = (
                         f"{ours} instead of {other} scans at {ratio:g} % changed the Dice of {method} by"
@@ -147,11 +147,14 @@ def table_generators(study: StudyResults) -> Table:
     return contrast_table(
         study,
         "table_generators",
-        f"Generators of synthetic scans ({', '.join(ratios)})",
+        "Generators of added scans" + (f" ({', '.join(ratios)})" if ratios else ""),
         ("method", "generator", "compared with"),
         lines,
         notes=[
-            "classical: the method's own flips, rotations and intensities, on the fly, which all others have too"
+            "classical: the method's own flips, rotations and intensities, on the fly, which all others have too",
+            "observed: real scans of the same patients on other days, as many: what a perfect simulator would add",
+            "ellipsoids and test phantoms are both calibrated on published statistics of real lesions; lungcast "
+            "knows the training scans alone",
         ],
         absent="no method was trained with several generators at one ratio",
     )
@@ -238,7 +241,12 @@ def table_costs(study: StudyResults) -> Table:
             )
         )
         values.append((method, generator, len(rows), *middle.values()))
-    notes = ["medians over folds, seeds and ratios"]
+    notes = [
+        "medians over folds, seeds and ratios; all networks of a model together (the three-way method has three)",
+        "training: optimiser steps and drawing of examples, with what on-the-fly, copy-paste and ellipsoids make; "
+        "fits and stored synthetic scans, made once for all runs, are not in it",
+        "memory: of the run's process, training and prediction, PyTorch itself included",
+    ]
     hours = sum(row.train_s for row in study.costs if row.train_s is not None) / 3600
     if hours:
         notes.append(f"training of all {len(study.costs)} models, variants among them: {hours:.1f} h")
@@ -246,7 +254,7 @@ def table_costs(study: StudyResults) -> Table:
         "table_costs",
         title,
         (
-            *("method", "generator", "models", "parameters, million", "steps", "training, min"),
+            *("method", "generator", "models", "parameters, million", "steps per network", "training, min"),
             *("prediction, s per scan", "peak memory, MB"),
         ),
         tuple(cells),

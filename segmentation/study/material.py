@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from segmentation.crossvalidation.plan import FoldPlan, check_images, entries_for, plan_folds
 from segmentation.study.plan import Arm, Run, StudyPlan
 from segmentation.study.unnormalised import unnormalised
@@ -15,12 +17,14 @@ from segmentation.training.items import TrainingItem, items_of
 from segmentation.training.options import TrainingOptions
 from segmentation.training.request import sampler_of
 from simulator.augmentation import AugmentationSettings
-from simulator.augmentation_plan import Ratios, plan_volumes
-from simulator.augmentation_run import augment_cohort, fits_for, prepare_folder
+from simulator.augmentation_plan import Ratios, plan_volumes, seed_of
+from simulator.augmentation_run import augment_cohort, fits_for, prepare_folder, request
 from simulator.fits import CohortFits
 from simulator.generators.items import KINDS, generated
 from standard_space.cohort import Cohort, Entry, open_with_sources
 from standard_space.errors import DataError, UsageError
+from standard_space.files import read_mark
+from standard_space.folders import RUN_STATE
 from standard_space.jobs import run_isolated
 from standard_space.progress import Progress
 from standard_space.scan import Scan
@@ -28,6 +32,8 @@ from standard_space.scan import Scan
 AUGMENTED = "augmented"
 SEED = 0
 """Of folds and synthetic scans: they are the same for every training seed."""
+
+OBSERVED = "observed"
 
 FITTED = ("offline", "on-the-fly")
 """Generators that need fits."""
@@ -44,11 +50,14 @@ class Inputs:
         External test cohorts by name.
     out : Path
         The study's folder.
+    more : Path, optional
+        A cohort with other scans of the same patients, for the generator "observed".
     """
 
     cohort: Path
     tests: Mapping[str, Path]
     out: Path
+    more: Path | None = None
 
     def opened(self) -> Cohort:
         """The cohort of the folds."""
@@ -58,8 +67,14 @@ class Inputs:
         """The external ones."""
         return {name: open_with_sources(path) for name, path in self.tests.items()}
 
+    def more_scans(self) -> Cohort | None:
+        """The other scans of the same patients."""
+        return None if self.more is None else Cohort.open(self.more)
 
-def check_inputs(cohort: Cohort, tests: Mapping[str, Cohort], plan: StudyPlan) -> None:
+
+def check_inputs(
+    cohort: Cohort, tests: Mapping[str, Cohort], plan: StudyPlan, more: Cohort | None = None
+) -> None:
     """Refuse inputs whose results could not be trusted, before anything is computed.
 
     Raises
@@ -75,6 +90,14 @@ def check_inputs(cohort: Cohort, tests: Mapping[str, Cohort], plan: StudyPlan) -
     check_images(items)
     own = {item.patient for item in items}, {item.image_sha256 for item in items} - {""}
     grids = {item.grid_size for item in items}
+    if (OBSERVED in plan.generators) != (more is not None):
+        raise UsageError("the generator observed and --more COHORT, where its scans come from, go together")
+    if more is not None:
+        added = [item for item in items_of(more) if not item.synthetic]
+        check_images([*items, *added])
+        if {item.grid_size for item in added} != grids:
+            raise UsageError("the cohort of more scans lies on another grid", where=more.folder)
+        own = own[0] | {item.patient for item in added}, own[1] | {item.image_sha256 for item in added} - {""}
     for name, held in tests.items():
         theirs = [item for item in items_of(held) if not item.synthetic]
         mixed = [item.name for item in theirs if item.patient in own[0] or item.image_sha256 in own[1]]
@@ -94,7 +117,8 @@ def prepare(
 ) -> dict[str, str]:
     """Fit the cohort and make the synthetic scans that are stored; what is there is kept.
 
-    The scans of smaller ratios are among those of the largest one, so one set serves all ratios.
+    The scans of smaller ratios are among those of the largest one, so one set serves all ratios. A set that is
+    finished is not touched: other processes may be reading it. Scans without infection get no synthetic ones.
 
     Parameters
     ----------
@@ -110,8 +134,12 @@ def prepare(
     if not any(arm.generator in FITTED for arm in arms):
         return {}
     cohort, folder = inputs.opened(), inputs.out / AUGMENTED
+    cohort = Cohort(cohort.folder, infected(cohort.entries), cohort.sources)
     largest = max((arm.ratio for arm in arms if arm.generator == "offline"), default=0.0)
     settings = AugmentationSettings(Ratios(largest / 100.0), SEED)
+    failed = _finished(folder, request(cohort, settings))
+    if failed is not None:
+        return {name: f"{name}: no synthetic scan could be made of it" for name in failed}
     prepare_folder(folder, cohort, settings, shard=None, force=False)
     fits = fits_for(cohort, None, folder, jobs=jobs, progress=progress("fit"))
     outcome = augment_cohort(
@@ -123,6 +151,21 @@ def prepare(
         progress=progress("augment"),
     )
     return outcome.failures
+
+
+def infected(entries: Sequence[Entry]) -> list[Entry]:
+    """The observed scans with an infection: those that synthetic ones are made of, by any generator."""
+    return [entry for entry in entries if not entry.synthetic and entry.infected_ml]
+
+
+def _finished(folder: Path, asked: dict[str, Any]) -> list[str] | None:
+    """Names of the scans that failed in an augmentation that is complete; None when it is not, or is another."""
+    mark = read_mark(folder)
+    if mark is None or not (folder / "fits.json").is_file():
+        return None
+    known = mark["provenance"]
+    same = {key: value for key, value in known.items() if key not in RUN_STATE} == asked
+    return list(known.get("failed", [])) if same and known.get("complete") else None
 
 
 def fold_of(cohort: Cohort, run: Run) -> FoldPlan:
@@ -137,7 +180,7 @@ def material_for(inputs: Inputs, run: Run, options: TrainingOptions) -> dict[str
     items = [item for item in items_of(cohort) if not item.synthetic]
     originals = [item for item in items if item.patient in fold.training]
     validation = [item for item in items if item.patient in fold.validation]
-    entries = [cohort.find(*item.name.split("/", 1)) for item in originals if item.annotated]
+    entries = infected([cohort.find(*item.name.split("/", 1)) for item in originals])
     found: dict[str, Any] = {
         "originals": originals,
         "validation": validation,
@@ -146,15 +189,21 @@ def material_for(inputs: Inputs, run: Run, options: TrainingOptions) -> dict[str
     }
     arm = run.arm
     if arm.generator == "offline":
-        found["synthetic"] = _offline(inputs, cohort, entries, arm)
+        found["synthetic"] = _offline(inputs, cohort, entries, run.arm)
     elif arm.generator == "on-the-fly":
         fits = CohortFits.load(inputs.out / AUGMENTED / "fits.json")
         found["sampler"] = sampler_of(Cohort(cohort.folder, entries, cohort.sources), fits, options, kinds=1)
     elif arm.generator in KINDS:
         found["synthetic"] = _generated(cohort, entries, originals, arm)
-    if arm.variant == "normalise=off":
-        if arm.generator == "on-the-fly":
-            raise UsageError("progressions made on the fly are normalised: compare at stored scans")
+    elif arm.generator == OBSERVED:
+        found["synthetic"] = _observed(inputs, cohort, entries, arm)
+    if arm.ratio and not found["synthetic"] and found["sampler"] is None:
+        raise DataError(
+            "there is no synthetic scan to train on at this ratio",
+            got=f"{arm.ratio:g} % of {len(entries)} scans",
+            remedy="study a larger ratio or more scans",
+        )
+    if "normalise" in arm.parts:
         for kind in ("originals", "validation", "synthetic"):
             found[kind] = [_without_normalisation(item) for item in found[kind]]
     return found
@@ -163,12 +212,53 @@ def material_for(inputs: Inputs, run: Run, options: TrainingOptions) -> dict[str
 def _offline(inputs: Inputs, cohort: Cohort, entries: Sequence[Entry], arm: Arm) -> list[TrainingItem]:
     """The stored synthetic scans of some sources that belong to a ratio."""
     held = Cohort.open(inputs.out / AUGMENTED, sources=cohort)
-    wanted = {
-        f"{entry.name}-sim{plan.number}"
-        for entry in entries
-        for plan in plan_volumes(entry.patient, entry.scan, arm.ratio / 100.0, SEED)
-    }
-    return [item for item in items_of(held) if item.name in wanted]
+    failed = set((read_mark(held.folder) or {}).get("provenance", {}).get("failed", []))
+    made: dict[str, list[TrainingItem]] = {}
+    for item in items_of(held):
+        made.setdefault(item.name.rpartition("-sim")[0], []).append(item)
+    items = []
+    for entry in entries:
+        if entry.name in failed:  # named by the study; the runs of every ratio go without
+            continue
+        count = len(plan_volumes(entry.patient, entry.scan, arm.ratio / 100.0, SEED))
+        offered = made.get(entry.name, [])
+        if len(offered) < count:
+            raise DataError(
+                "synthetic scans are missing",
+                where=held.folder,
+                got=f"{len(offered)} of {entry.name}",
+                expected=count,
+                remedy="remove the study's folder `augmented` and run it again",
+            )
+        # By number they are in the order of their days: a smaller ratio would get the shortest progressions.
+        order = np.random.default_rng(seed_of("study", SEED, entry.patient, entry.scan)).permutation(
+            len(offered)
+        )
+        items += [offered[place] for place in sorted(order[:count])]
+    return items
+
+
+def _observed(inputs: Inputs, cohort: Cohort, entries: Sequence[Entry], arm: Arm) -> list[TrainingItem]:
+    """Other observed scans of the patients, as many as a generator would make; all where there are fewer."""
+    more = inputs.more_scans()
+    if more is None:
+        raise UsageError("no cohort of more scans is named")
+    known = {entry.content_sha256 for entry in cohort.entries} | {entry.name for entry in cohort.entries}
+    offered: dict[str, list[TrainingItem]] = {}
+    for item in items_of(more):
+        if item.annotated and not item.synthetic and not {item.name, item.content_sha256} & known:
+            offered.setdefault(item.patient, []).append(item)
+    items = []
+    for patient in dict.fromkeys(entry.patient for entry in entries):
+        wanted = [
+            plan_volumes(entry.patient, entry.scan, arm.ratio / 100.0, SEED)
+            for entry in entries
+            if entry.patient == patient
+        ]
+        there = offered.get(patient, [])
+        order = np.random.default_rng(seed_of("study", SEED, patient)).permutation(len(there))
+        items += [there[place] for place in sorted(order[: sum(map(len, wanted))])]
+    return [replace(item, name=f"{item.name}-observed", synthetic=True) for item in items]
 
 
 def _generated(

@@ -15,7 +15,10 @@ def missing_sentences(study: StudyResults) -> list[str]:
     A configuration is held against all others of the same number of folds on the same cohort: what one of them
     scored, each of its seeds should have scored.
     """
-    sentences = []
+    sentences = [f"planned, not done: {name}" for name in study.about.get("runs_missing", [])][:NAMED]
+    more = len(study.about.get("runs_missing", [])) - len(sentences)
+    if more > 0:
+        sentences.append(f"planned, not done: {more} more runs")
     for folds in sorted({found.folds for found in study.configurations}):
         peers = [found for found in study.configurations if found.folds == folds]
         run = {row.fold for row in study.rows if row.folds == folds}

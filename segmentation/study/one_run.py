@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
+import platform
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,14 +20,15 @@ from segmentation.study.plan import Run, StudyPlan
 from segmentation.study.records import CostRow, Row
 from segmentation.study.scoring import score_run
 from segmentation.training.checkpoint import CHECKPOINT, read_state
+from segmentation.training.coverage import drawn_said
 from segmentation.training.run import train
 from segmentation.training.run_folder import TRAINING
-from standard_space.errors import ReadError
+from standard_space.errors import DataError, ReadError
 from standard_space.files import write_json
 from standard_space.folders import folder_lock
 from standard_space.progress import Progress, silent
 
-RUNS, RESULT, MODEL = "runs", "result.json", "model"
+RUNS, RESULT, ERROR, MODEL = "runs", "result.json", "error.json", "model"
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,10 @@ class RunTask:
         Of PyTorch.
     keep_models : bool
         Keep the trained weights.
+    fresh : bool
+        The process does nothing else: its peak memory is that of the run.
+    runs_at_once : int
+        Of the call, written down with the times.
     """
 
     inputs: Inputs
@@ -49,6 +57,8 @@ class RunTask:
     device: str = "auto"
     threads: int = 1
     keep_models: bool = False
+    fresh: bool = False
+    runs_at_once: int = 1
 
     @property
     def folder(self) -> Path:
@@ -68,14 +78,18 @@ class RunResult:
         Of training, for people.
     failures : dict of str to str
         Sentence by scan that could not be scored.
-    threads : int
+    trained_on : str
+        How many scans and synthetic ones.
+    where : dict
+        Machine, device, threads of PyTorch and runs at once.
     """
 
     rows: list[Row]
     cost: CostRow
     notes: list[str]
     failures: dict[str, str]
-    threads: int
+    trained_on: str
+    where: dict[str, Any]
 
     @classmethod
     def read(cls, folder: Path) -> RunResult | None:
@@ -92,10 +106,9 @@ class RunResult:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             rows = [Row(**row) for row in content["rows"]]
-            return cls(
-                rows, CostRow(**content["cost"]), content["notes"], content["failures"], content["threads"]
-            )
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+            names = ("notes", "failures", "trained_on", "where")
+            return cls(rows, CostRow(**content["cost"]), *(content[name] for name in names))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, DataError) as error:
             raise ReadError(
                 "the result of a run is damaged", where=path, remedy="remove the file and run the study again"
             ) from error
@@ -109,7 +122,8 @@ class RunResult:
                 "cost": dataclasses.asdict(self.cost),
                 "notes": self.notes,
                 "failures": self.failures,
-                "threads": self.threads,
+                "trained_on": self.trained_on,
+                "where": self.where,
             },
         )
 
@@ -122,16 +136,26 @@ def perform(task: RunTask, progress: Progress = silent) -> RunResult:
     LungcastError
         It cannot be trained, or another process is at it.
     """
-    known = RunResult.read(task.folder)
-    if known is not None and not known.failures:
-        return known
     before = torch.get_num_threads()
     torch.set_num_threads(task.threads)
     try:
         with folder_lock(task.folder):
-            return _performed(task, progress)
+            result = RunResult.read(task.folder)
+            if result is None or result.failures:
+                result = _performed(task, progress)
+            if not result.failures:
+                _tidy(task)
+            return result
     finally:
         torch.set_num_threads(before)
+
+
+def _tidy(task: RunTask) -> None:
+    """Remove what a finished run does not need any more."""
+    (task.folder / ERROR).unlink(missing_ok=True)
+    unneeded = task.folder / MODEL / TRAINING if task.keep_models else task.folder / MODEL
+    if unneeded.is_dir():
+        shutil.rmtree(unneeded)
 
 
 def _performed(task: RunTask, progress: Progress) -> RunResult:
@@ -140,6 +164,7 @@ def _performed(task: RunTask, progress: Progress) -> RunResult:
     notes: list[str] = []
     cohort = inputs.opened()
     fold = fold_of(cohort, run)
+    taken_up = (task.folder / MODEL).is_dir()
     forget_peak_memory()
     model = train(
         **material_for(inputs, run, options),
@@ -172,13 +197,37 @@ def _performed(task: RunTask, progress: Progress) -> RunResult:
         steps=max(model.training["steps_per_view"].values()),
         train_s=_seconds_of_training(task.folder / MODEL, model),
         predict_s=scores.predict_s,
-        peak_memory_mb=peak_memory_mb(),
+        # A run that was taken up may have been larger before.
+        peak_memory_mb=peak_memory_mb() if task.fresh and not taken_up else None,
     )
-    result = RunResult(scores.rows, cost, sorted(set(notes)), scores.failures, task.threads)
+    where = {
+        **machine(),
+        "device": model.training["device"],
+        "threads": task.threads,
+        "runs_at_once": task.runs_at_once,
+    }
+    result = RunResult(
+        scores.rows, cost, sorted(set(notes)), scores.failures, drawn_said(model.training), where
+    )
     result.write(task.folder)
-    if not scores.failures:
-        shutil.rmtree(task.folder / MODEL / TRAINING if task.keep_models else task.folder / MODEL)
     return result
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores and Python, for the record of what was timed."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        name = models[0].split(":", 1)[1].strip() if models else name
+    found: dict[str, Any] = {
+        "processor": name,
+        "cores": os.cpu_count() or 1,
+        "python": platform.python_version(),
+    }
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
 
 
 def _seconds_of_training(folder: Path, model: Segmenter) -> float:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from segmentation.methods import THREE_WAY, check_method, options_for
 from segmentation.study.records import GENERATORS
 from segmentation.training.options import TrainingOptions
 from standard_space.errors import UsageError
+from standard_space.files import sha256_of
 
 REMOVALS = ("normalise", "combine", "augment", "vary", "preprocess")
 """What `--without` takes away: the standard space and window, the aggregation of views (each view alone), the
@@ -23,6 +24,10 @@ OFFSETS_MM = {"narrow": (-2.0, -1.0, 0.0, 1.0, 2.0), "single": (0.0,)}
 
 DEFAULT_STEPS = 2000
 USUAL_RATIO = 200.0
+MUELLER = "mueller"
+
+DECIDED = ("method", "target", "seed", "synthetic_share", "on_the_fly_share")
+"""Training options that no setting changes: the plan decides them."""
 
 RATIO_GENERATORS = tuple(name for name in GENERATORS if name != "none")
 
@@ -37,7 +42,7 @@ class Arm:
     ratio : float
         Synthetic scans per original one, percent.
     variant : str
-        Empty, or one ``name=value``.
+        Empty, or ``name=value`` parts in alphabetical order joined by ";".
     """
 
     method: str
@@ -49,7 +54,12 @@ class Arm:
     def name(self) -> str:
         """For folders and progress bars."""
         parts = [self.method, "0" if self.generator == "none" else f"{self.generator}-{self.ratio:g}"]
-        return "_".join([*parts, *([self.variant.replace("=", "-")] if self.variant else [])])
+        return "_".join([*parts, *filter(None, self.variant.replace("=", "-").split(";"))])
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """The variant's parts by name."""
+        return dict(part.split("=", 1) for part in self.variant.split(";") if part)
 
 
 @dataclass(frozen=True)
@@ -142,8 +152,13 @@ class StudyPlan:
             for name in given:
                 if name not in known:
                     raise UsageError(f"there is no such {what}", got=name, expected=", ".join(known))
-        if any(not 0 <= ratio < float("inf") for ratio in (*self.ratios, self.generator_ratio)):
+        if any(not 0 <= ratio < float("inf") for ratio in self.ratios):
             raise UsageError("a ratio is negative or not finite", got=list(self.ratios))
+        if not 0 < self.generator_ratio < float("inf"):
+            raise UsageError("generators are compared at a ratio above zero", got=self.generator_ratio)
+        if any(seed < 0 for seed in self.seeds):
+            raise UsageError("a seed is negative", got=list(self.seeds))
+        _check_settings(self.settings)
         if any(fold < 1 or fold > max(self.folds) for fold in self.fold_subset):
             raise UsageError(
                 "there is no such fold", got=list(self.fold_subset), expected=f"1 to {max(self.folds)}"
@@ -152,8 +167,10 @@ class StudyPlan:
             raise UsageError(
                 "slice offsets and rules are choices of the three-way method", got=list(self.methods)
             )
-        for method in self.methods:
-            self.options(Arm(method, "none", 0.0), 0)
+        if "normalise" in self.without and self.generators[0] == "on-the-fly":
+            raise UsageError("progressions made on the fly are normalised: compare normalise at stored scans")
+        for arm in self.arms:
+            self.options(arm, 0)
 
     @property
     def main_ratio(self) -> float:
@@ -169,6 +186,8 @@ class StudyPlan:
         if len(self.generators) > 1:
             found += [Arm(first, "none", 0.0)]
             found += [Arm(first, generator, self.generator_ratio) for generator in self.generators]
+            if "vary" in self.without:
+                found += [Arm(first, "none", 0.0, "vary=off")]
         for removal in self.without:
             found += self._without(removal)
         if "offsets" in self.choices:
@@ -204,16 +223,16 @@ class StudyPlan:
         if share is None:
             # Every scan as often as any other, as if originals and synthetic scans lay in one pool.
             share = arm.ratio / (100.0 + arm.ratio)
-        name, _, value = arm.variant.partition("=")
+        parts = arm.parts
         changes: dict[str, Any] = {"seed": seed, "synthetic_share": share, "on_the_fly_share": share}
-        if name == "vary":
-            changes["vary"] = False
-        elif name == "preprocess":
-            changes["preprocess"] = False
-        elif name == "normalise":
-            changes["own_window"] = True
-        elif name == "offsets":
-            changes["slice_offsets_mm"] = OFFSETS_MM[value]
+        for name, option, value in (
+            ("vary", "vary", False),
+            ("preprocess", "preprocess", False),
+            ("normalise", "own_window", True),
+            ("offsets", "slice_offsets_mm", OFFSETS_MM.get(parts.get("offsets", ""))),
+        ):
+            if name in parts:
+                changes[option] = value
         return options_for(arm.method, **{**given, **changes})
 
     def scored_views(self, arm: Arm) -> bool:
@@ -237,36 +256,67 @@ class StudyPlan:
             "choices": list(self.choices),
             "fold_subset": list(self.fold_subset),
             "synthetic_share": self.synthetic_share,
-            "options": {
-                method: self.options(Arm(method, "none", 0.0), 0).to_json() for method in self.methods
-            },
+            "options": {method: self._told(method) for method in self.methods},
         }
+
+    def _told(self, method: str) -> dict[str, Any]:
+        """A method's options without a path: a file is known by its content."""
+        content = self.options(Arm(method, "none", 0.0), 0).to_json()
+        weights = content["encoder_weights"]
+        return {**content, "encoder_weights": None if weights is None else sha256_of(weights)}
 
     def _arm(self, method: str, ratio: float, variant: str = "") -> Arm:
         return Arm(method, "none" if ratio == 0 else self.generators[0], float(ratio), variant)
 
     def _without(self, removal: str) -> list[Arm]:
-        if removal == "preprocess":
-            methods = [method for method in self.methods if method == "mueller"]
-        elif removal in ("normalise", "combine"):
-            methods = [method for method in self.methods if method == THREE_WAY]
-        else:
-            methods = [
-                method
-                for method in self.methods
-                if removal != "vary" or method in (self.methods[0], "mueller")
-            ]
-        if not methods:
-            raise UsageError("no method of the study has this part to take away", got=removal)
+        first = [
+            method
+            for method in self.methods
+            if method == (self.methods[0] if removal == "vary" else THREE_WAY)
+        ]
         found = []
-        for method in dict.fromkeys(methods):
-            main = self._arm(method, self.main_ratio)
-            found.append(main)
-            if removal == "augment":
-                found.append(self._arm(method, 0.0))
-            elif removal != "combine":
-                found.append(replace(main, variant=f"{removal}=off"))
+        if removal == "augment":
+            for method in self.methods:
+                found += [self._arm(method, self.main_ratio), self._arm(method, 0.0)]
+        elif removal in ("normalise", "combine", "vary"):
+            for method in first:
+                main = self._arm(method, self.main_ratio)
+                found += [main] if removal == "combine" else [main, replace(main, variant=f"{removal}=off")]
+        # The table of Mueller et al.: preprocessing and augmentation on and off, without synthetic scans.
+        if MUELLER in self.methods and removal in ("vary", "preprocess"):
+            found += [self._arm(MUELLER, 0.0), self._arm(MUELLER, 0.0, f"{removal}=off")]
+            if {"vary", "preprocess"} <= set(self.without):
+                found.append(self._arm(MUELLER, 0.0, "preprocess=off;vary=off"))
+        if not found:
+            raise UsageError("no method of the study has this part to take away", got=removal)
         return found
+
+
+def _check_settings(settings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse settings that are no training option, that the plan decides, or of another kind than the option.
+
+    Raises
+    ------
+    UsageError
+    """
+    hints = get_type_hints(TrainingOptions)
+    for given in settings.values():
+        for name, value in given.items():
+            if name not in hints or name in DECIDED:
+                known = ", ".join(option for option in hints if option not in DECIDED)
+                raise UsageError("a study has no such setting", got=name, expected=known)
+            if not _is_of(value, hints[name]):
+                raise UsageError(f"the setting {name} takes another kind of value", got=repr(value))
+
+
+def _is_of(value: object, hint: Any) -> bool:
+    """Whether a value is of a field's type."""
+    kinds = get_args(hint) if get_origin(hint) is not tuple and get_args(hint) else (hint,)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int in kinds or float in kinds
+    if isinstance(value, tuple):
+        return any(get_origin(kind) is tuple for kind in kinds)
+    return type(value) in kinds
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -34,6 +34,8 @@ READING = (
     "effect: matched-pairs rank-biserial correlation, -1 to 1; detectable: the smallest difference of Dice that "
     "this many patients with their observed spread show with 80 % power at 5 % (paired t test)",
     "shown: the interval lies on one side of 0, and the corrected p is below 0.05",
+    "steps are equal per network, not per method: the three-way method trains three networks; batches are the "
+    "methods' own",
     "models of different folds share training patients, and seeds are few: the intervals do not know it",
 )
 """How the numbers of a report were made."""

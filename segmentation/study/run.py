@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import os
-import platform
+import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -14,15 +13,16 @@ from typing import Any
 from filelock import FileLock
 
 from segmentation.device import choose_device
+from segmentation.evaluation.cohort_scores import without_place
 from segmentation.study.material import Inputs, check_inputs, prepare
-from segmentation.study.one_run import RunResult, RunTask, perform
+from segmentation.study.one_run import ERROR, RUNS, RunResult, RunTask, perform
 from segmentation.study.plan import Run, StudyPlan
 from segmentation.study.report import write_report
 from segmentation.study.results_file import write_costs, write_results
 from standard_space.cohort import Cohort
 from standard_space.errors import LungcastError, OutOfSpaceError
 from standard_space.files import LOCK, clear_temporaries, prepare_output_folder, write_json, write_mark
-from standard_space.folders import check_apart, is_continued
+from standard_space.folders import check_apart, folder_lock, is_continued
 from standard_space.jobs import core_count, run_isolated
 from standard_space.progress import Progress, silent
 from standard_space.version import lungcast_version
@@ -65,6 +65,7 @@ def run_study(
     jobs: int = 1,
     device: str = "auto",
     keep_models: bool = False,
+    fresh: bool = True,
     force: bool = False,
     stage: Callable[[str], Progress] = lambda name: silent,
 ) -> StudyOutcome:
@@ -85,6 +86,8 @@ def run_study(
     device : str
     keep_models : bool
         Keep every run's weights.
+    fresh : bool
+        Each run in a process of its own, which measures its memory; else peak memory stays unmeasured.
     force : bool
         Replace another study.
     stage : callable
@@ -98,76 +101,60 @@ def run_study(
         The disk is full; what is done is whole and kept.
     """
     cohort, tests = inputs.opened(), inputs.test_cohorts()
-    check_inputs(cohort, tests, plan)
-    check_apart(inputs.out, [inputs.cohort, *inputs.tests.values()])
-    asked = _request(cohort, tests, plan, choose_device(device).type)
+    more = inputs.more_scans()
+    check_inputs(cohort, tests, plan, more)
+    check_apart(inputs.out, [path for path in (inputs.cohort, *inputs.tests.values(), inputs.more) if path])
+    asked = _request(cohort, tests, more, plan, choose_device(device).type)
     is_continued(inputs.out, KIND, asked, what="another study", force=force)
     inputs.out.mkdir(parents=True, exist_ok=True)
     outcome = StudyOutcome()
     # Shards that begin at once wait here for the first, which makes the folder and the synthetic scans.
     with FileLock(inputs.out / LOCK):
-        if is_continued(inputs.out, KIND, asked, what="another study", force=force and shard is None):
+        if is_continued(inputs.out, KIND, asked, what="another study", force=force):
             clear_temporaries(inputs.out)
         else:
+            _refuse_while_running(inputs.out)
             prepare_output_folder(inputs.out, KIND, force=force, provenance={**asked, "complete": False})
-        outcome.failures |= prepare(inputs, plan, jobs=jobs, progress=stage)
+        unmade = prepare(inputs, plan, jobs=jobs, progress=stage)
     runs = plan.runs()
     threads = max(1, core_count() // jobs)
     mine = runs if shard is None else runs[shard[0] - 1 :: shard[1]]
-    tasks = [RunTask(inputs, plan, run, device, threads, keep_models) for run in mine]
-    _do(tasks, jobs, outcome, stage("study"))
-    results = _collected(inputs, runs, outcome)
-    outcome.done, outcome.planned = len(results), len(runs)
-    if results:
-        outcome.written = _write(inputs.out, asked, list(results.values()), outcome, jobs)
-    complete = outcome.done == outcome.planned
-    write_mark(inputs.out, KIND, {**asked, "complete": complete, "failed": sorted(outcome.failures)})
+    tasks = [RunTask(inputs, plan, run, device, threads, keep_models, fresh, jobs) for run in mine]
+    _do(tasks, jobs, fresh, outcome, stage("study"))
+    with FileLock(inputs.out / LOCK):
+        results = _collected(inputs.out, runs, outcome)
+        outcome.failures |= unmade
+        outcome.done, outcome.planned = len(results), len(runs)
+        if results:
+            outcome.written = _write(
+                inputs.out, asked, results, [run.name for run in runs if run.name not in results], outcome
+            )
+        complete = outcome.done == outcome.planned
+        write_mark(inputs.out, KIND, {**asked, "complete": complete, "failed": sorted(outcome.failures)})
     return outcome
 
 
-def _do(tasks: Sequence[RunTask], jobs: int, outcome: StudyOutcome, progress: Progress) -> None:
+def _refuse_while_running(out: Path) -> None:
+    """Refuse to replace a study that another process is at."""
+    for lock in sorted((out / RUNS).glob(f"*/{LOCK}")):
+        with folder_lock(lock.parent):
+            pass
+
+
+def _do(tasks: Sequence[RunTask], jobs: int, fresh: bool, outcome: StudyOutcome, progress: Progress) -> None:
     finished = [task for task in tasks if _finished(task)]
     outcome.kept = len(finished)
     todo = [task for task in tasks if task not in finished]
-    total = len(tasks)
-    progress(todo[0].run.name if todo else "", len(finished), total)
-    within = functools.partial(_Within, progress, total) if jobs == 1 else None
-    for done, task, result in _results(todo, jobs, within, len(finished)):
+    progress(todo[0].run.name if todo else "", len(finished), len(tasks))
+    done = len(finished)
+    for index, result in run_isolated(perform, todo, jobs=jobs, fresh=fresh):
+        task, done = todo[index], done + 1
         if isinstance(result, OutOfSpaceError):
             raise result
         if isinstance(result, LungcastError):
-            outcome.failures[task.run.name] = f"{task.run.name}: {result}"
-        progress(task.run.name, done, total)
-
-
-def _results(
-    todo: Sequence[RunTask],
-    jobs: int,
-    within: Callable[[int, Run], Progress] | None,
-    kept: int,
-) -> Any:
-    """Yield (runs done, task, result) as runs end."""
-    if within is None:
-        for done, (index, result) in enumerate(run_isolated(perform, todo, jobs=jobs), kept + 1):
-            yield done, todo[index], result
-        return
-    for done, task in enumerate(todo, kept + 1):
-        function = functools.partial(perform, progress=within(done - 1, task.run))
-        for _, result in run_isolated(function, [task], jobs=1):
-            yield done, task, result
-
-
-@dataclass(frozen=True)
-class _Within:
-    """Progress inside a run, told as that of the whole study."""
-
-    progress: Progress
-    total: int
-    before: int
-    run: Run
-
-    def __call__(self, item: str, done: int, total: int) -> None:
-        self.progress(f"{self.run.name}: {item}", self.before, self.total)
+            task.folder.mkdir(parents=True, exist_ok=True)
+            write_json(task.folder / ERROR, {"error": without_place(result)})
+        progress(task.run.name, done, len(tasks))
 
 
 def _finished(task: RunTask) -> bool:
@@ -178,14 +165,17 @@ def _finished(task: RunTask) -> bool:
     return known is not None and not known.failures
 
 
-def _collected(inputs: Inputs, runs: Sequence[Run], outcome: StudyOutcome) -> dict[str, RunResult]:
+def _collected(out: Path, runs: Sequence[Run], outcome: StudyOutcome) -> dict[str, RunResult]:
     """What all finished runs of the study found, of this process or another; what failed is named."""
     found = {}
     for run in runs:
-        task = RunTask(inputs, StudyPlan((run.arm.method,), (0.0,)), run)
+        folder = out / RUNS / run.name
         try:
-            result = RunResult.read(task.folder)
-        except LungcastError as error:
+            result = RunResult.read(folder)
+            if result is None and (folder / ERROR).is_file():
+                error = json.loads((folder / ERROR).read_text(encoding="utf-8"))["error"]
+                outcome.failures[run.name] = f"{run.name}: {error}"
+        except (LungcastError, ValueError, KeyError) as error:
             outcome.failures[run.name] = f"{run.name}: {error}"
             continue
         if result is None:
@@ -198,42 +188,38 @@ def _collected(inputs: Inputs, runs: Sequence[Run], outcome: StudyOutcome) -> di
 
 
 def _write(
-    out: Path, asked: Mapping[str, Any], results: Sequence[RunResult], outcome: StudyOutcome, jobs: int
+    out: Path,
+    asked: Mapping[str, Any],
+    results: Mapping[str, RunResult],
+    missing: Sequence[str],
+    outcome: StudyOutcome,
 ) -> list[Path]:
-    write_results(out / RESULTS, [row for result in results for row in result.rows])
-    write_costs(out / COSTS, [result.cost for result in results])
-    notes: dict[str, int] = {}
-    for result in results:
-        for text in result.notes:
-            notes[text] = notes.get(text, 0) + 1
+    write_results(out / RESULTS, [row for result in results.values() for row in result.rows])
+    write_costs(out / COSTS, [result.cost for result in results.values()])
+    notes = Counter(text for result in results.values() for text in result.notes)
+    machines = Counter(json.dumps(result.where, sort_keys=True) for result in results.values())
     about = {
-        **{key: value for key, value in asked.items() if key not in ("sources", "tests")},
+        **{key: value for key, value in asked.items() if key not in ("sources", "tests", "more")},
         "patients": len({name.split("/")[0] for name in asked["sources"]}),
         "scans": len(asked["sources"]),
-        "tests": {name: len(held) for name, held in asked["tests"].items()},
+        "more_scans": len(asked["more"]),
+        "tests": {name: f"{len(held)} scans" for name, held in asked["tests"].items()},
         "runs_done": outcome.done,
         "runs_planned": outcome.planned,
-        "runs_at_once": jobs,
-        "threads_of_a_run": sorted({result.threads for result in results}),
-        "machine": _machine(),
+        "runs_missing": missing,
+        "trained_on": {name: result.trained_on for name, result in results.items()},
+        "machines": [{**json.loads(text), "runs": count} for text, count in sorted(machines.items())],
         "versions": {"lungcast": lungcast_version(), **{name: version(name) for name in PACKAGES}},
-        "failures": sorted(outcome.failures),
-        "notes": {text: f"{count} of {len(results)} runs" for text, count in sorted(notes.items())},
+        "failures": [" ".join(text.split()) for _, text in sorted(outcome.failures.items())],
+        "notes": [f"{text} ({count} of {len(results)} runs)" for text, count in sorted(notes.items())],
     }
     write_json(out / ABOUT, about)
     return [out / RESULTS, out / COSTS, out / ABOUT, *write_report(out)]
 
 
-def _machine() -> dict[str, Any]:
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        name = models[0].split(":", 1)[1].strip() if models else name
-    return {"processor": name, "cores": os.cpu_count() or 1, "python": platform.python_version()}
-
-
-def _request(cohort: Cohort, tests: Mapping[str, Cohort], plan: StudyPlan, device: str) -> dict[str, Any]:
+def _request(
+    cohort: Cohort, tests: Mapping[str, Cohort], more: Cohort | None, plan: StudyPlan, device: str
+) -> dict[str, Any]:
     def contents(held: Cohort) -> dict[str, str]:
         return {entry.name: entry.content_sha256 for entry in held.entries}
 
@@ -243,5 +229,6 @@ def _request(cohort: Cohort, tests: Mapping[str, Cohort], plan: StudyPlan, devic
         **plan.to_json(),
         "device": device,
         "sources": contents(cohort),
+        "more": {} if more is None else contents(more),
         "tests": {name: contents(held) for name, held in sorted(tests.items())},
     }

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from segmentation.aggregation import LEARNED_RULES, RULES, Aggregation, usual_threshold
-from segmentation.evaluation.cohort_scores import skipped
+from segmentation.evaluation.cohort_scores import skipped, without_place
 from segmentation.evaluation.scan_scores import ScoringOptions, no_truth, score_scan
 from segmentation.methods import predictor_for
 from segmentation.results.native import box_to_native
@@ -31,6 +31,9 @@ from standard_space.scan import Scan
 
 VIEW_CUT = 2.0 / 3.0
 """Threshold of one view alone where no validation patient tunes it: its part of the paper's rule."""
+
+RULE_WORDS = {"sum>t": "sum"}
+"""In the names of variants."""
 
 METRICS = ("dice", "recall", "precision", "specificity", "iou", "dice_2voxel", "nsd")
 VOLUMES = ("true_ml", "predicted_ml", "true_share", "predicted_share")
@@ -111,9 +114,11 @@ def variants_of(
             if name in ("mean", model.aggregation.rule):  # the mean is the rule sum>t on another scale
                 continue
             if validation is not None:
-                found.append(Variant(f"rule={name}", tune_with(predictor, validation, rule=name).aggregation))
+                rule = tune_with(predictor, validation, rule=name).aggregation
+                found.append(Variant(f"rule={RULE_WORDS.get(name, name)}", rule))
             elif name not in LEARNED_RULES:
-                found.append(Variant(f"rule={name}", Aggregation(name, usual_threshold(name))))
+                rule = Aggregation(name, usual_threshold(name))
+                found.append(Variant(f"rule={RULE_WORDS.get(name, name)}", rule))
     return found
 
 
@@ -147,7 +152,7 @@ def score_run(
         The model was trained or tuned on a patient it would be scored on.
     """
     predictor = predictor_for(model, device=device)
-    normalised = run.arm.variant != "normalise=off"
+    normalised = "normalise" not in run.arm.parts
     tuned_on = Scans(own[0], validation, normalised=normalised) if validation else None
     variants = variants_of(model, plan, run, predictor, tuned_on)
     todo = [(OWN, own[0], entry) for entry in own[1]]
@@ -165,7 +170,7 @@ def score_run(
 
         outcome = told(score, entry)
         if isinstance(outcome, LungcastError):
-            result.failures[f"{name}: {entry.name}"] = str(outcome)
+            result.failures[f"{name}: {entry.name}"] = without_place(outcome)
         else:
             result.rows += outcome[0]
             seconds.append(outcome[1])

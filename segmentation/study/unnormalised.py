@@ -37,8 +37,9 @@ def unnormalised(scan: Scan) -> Scan:
     placement = _stretched(true, grid.size, grid.spacing_mm)
     oriented, _ = orient_array(hu, true.native)
     start, step = placement.to_standard(grid)
-    stretched = resample(np.ascontiguousarray(oriented), grid.shape, start, step, fill=AIR_HU)
     low, high = float(hu.min()), float(hu.max())
+    # The kernel overshoots at edges.
+    stretched = resample(np.ascontiguousarray(oriented), grid.shape, start, step, fill=AIR_HU).clip(low, high)
     window = Window((low + high) / 2.0, max(high - low, 1.0), "image")
 
     native_lungs = restore_mask(scan.lungs, true) if scan.native_lungs is None else scan.native_lungs

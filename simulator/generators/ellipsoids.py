@@ -3,6 +3,11 @@
 Hu et al., Label-free liver tumor segmentation, CVPR 2023, arXiv 2303.14869: a place away from vessels, an
 ellipsoid with elastically deformed edge, a texture of smoothed Gaussian noise, a blurred boundary. Their numbers
 are of liver tumours; ours are of lung infections, from published statistics of annotated lesions, stated below.
+
+Lesions of the test phantoms (`simulator.phantom.lesion_fields`) follow the density mixture of Zaffino et al. 2021.
+Densities here come from other patients and other authors, lest the rival know the test set's; volumes follow the
+50 masks of MosMedData that the phantoms are calibrated to as well. Other sources do not make it ignorant: they
+describe the same disease.
 """
 
 from __future__ import annotations
@@ -30,11 +35,16 @@ MEDIAN_NUMBER, NUMBER_LOG_SPREAD, MOST_LESIONS = 11.5, 0.9, 65
 SIZE_CONCENTRATION = 0.15
 """Of the Dirichlet distribution of their volumes: the largest then holds about half of all, as in those masks."""
 LEAST_ML = 0.1
-GGO_HU, MIXED_HU, SOLID_HU = (-652.0, 94.0), (-337.0, 157.0), (-13.0, 194.0)
-KIND_WEIGHTS = (0.139, 0.055, 0.106)
-"""Mean, spread and weight of the three Gaussians of diseased lung (Zaffino et al., Bioengineering 2021;8:26)."""
+SCAN_HU = (-446.0, 90.0)
+"""Mean and spread over scans of the mean density of all lesions: the middle of the published early (-462, 99) and
+late (-430, 80) stage ("Lung involvement in patients with coronavirus disease-19 (COVID-19): a retrospective study
+based on quantitative CT findings", 2020, 52 patients of three hospitals; from its abstract)."""
+WITHIN_HU = 211.0
+"""Spread of the density of lesions' voxels within a scan: 5th to 95th percentile, -715 to -20 HU, of one
+thin-slice COVID-19 scan with labels made by a model (its median, -455 HU, agrees with the study above). The
+weakest of the sources, but the only one at hand that is not the mixture of the test phantoms."""
 SPREAD_BETWEEN = 0.5
-"""Share of the published variance that lies between lesions, the rest within; no split is published."""
+"""Share of the variance within a scan that lies between lesions, the rest within each; no split is published."""
 MEAN_HU = (-780.0, 60.0)
 AXIS_LOG_SPREAD = 0.25
 EDGE_SHARE = (0.08, 0.25)
@@ -105,12 +115,11 @@ def draw(rng: np.random.Generator, lungs_ml: float) -> EllipsoidsDraw:
     number = int(np.clip(wanted, 1, min(MOST_LESIONS, max(1, int(total / LEAST_ML)))))
     shares = rng.dirichlet(np.full(number, SIZE_CONCENTRATION))
     volumes = np.sort(LEAST_ML + shares * max(total - number * LEAST_ML, 0.0))[::-1]
-    return EllipsoidsDraw(tuple(_draw_lesion(rng, float(ml)) for ml in volumes))
+    scan_hu = float(rng.normal(*SCAN_HU))
+    return EllipsoidsDraw(tuple(_draw_lesion(rng, float(ml), scan_hu) for ml in volumes))
 
 
-def _draw_lesion(rng: np.random.Generator, ml: float) -> Ellipsoid:
-    weights = np.asarray(KIND_WEIGHTS)
-    mean, spread = (GGO_HU, MIXED_HU, SOLID_HU)[int(rng.choice(3, p=weights / weights.sum()))]
+def _draw_lesion(rng: np.random.Generator, ml: float, scan_hu: float) -> Ellipsoid:
     radius = (3000.0 * ml / (4.0 * np.pi)) ** (1.0 / 3.0)
     stretch = AXIS_LOG_SPREAD * rng.standard_normal(3)
     axes = radius * np.exp(stretch - stretch.mean())
@@ -122,8 +131,8 @@ def _draw_lesion(rng: np.random.Generator, ml: float) -> Ellipsoid:
         half_axes_mm=(float(axes[0]), float(axes[1]), float(axes[2])),
         turn=(float(turn[0]), float(turn[1]), float(turn[2]), float(turn[3])),
         edge_mm=float(radius * rng.uniform(*EDGE_SHARE)),
-        mean_hu=float(np.clip(rng.normal(mean, spread * SPREAD_BETWEEN**0.5), *MEAN_HU)),
-        texture_hu=float(spread * (1.0 - SPREAD_BETWEEN) ** 0.5),
+        mean_hu=float(np.clip(rng.normal(scan_hu, WITHIN_HU * SPREAD_BETWEEN**0.5), *MEAN_HU)),
+        texture_hu=WITHIN_HU * (1.0 - SPREAD_BETWEEN) ** 0.5,
         texture_mm=float(rng.uniform(*TEXTURE_MM)),
         blur_mm=float(rng.uniform(*BLUR_MM)),
         seed=int(rng.integers(0, 2**63 - 1)),

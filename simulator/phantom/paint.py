@@ -3,7 +3,8 @@
 The lesion is that of the phantoms (`lesion_fields`), which needs only the lungs' shape. A virtual patient's lungs
 are brought to a raster in a frame like the phantoms': x to the left of the midline, y to the back of the lungs'
 middle, z up from their lowest point, mm. Another image of the same lungs, at another breath, is matched by the
-lungs' box.
+lungs' box. What is truth must be seen: density is relative to the parenchyma of the image at hand, and
+`visible_share` tells how much of the truth a reader could have found.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter, map_coordinates
+from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter, label, map_coordinates
 
 from simulator.phantom.draws import stream
 from simulator.phantom.lesion import LesionMap
@@ -26,8 +27,15 @@ STEP_MM = (2.5, 2.5, 2.5)
 MARGIN_MM = 10.0
 AERATED_HU = -500.0
 """Below it lies parenchyma, from which the lung beneath a lesion is estimated; above it vessels and walls."""
-LUMEN_HU = -950.0
-"""Below it lies an airway's lumen, or a bulla: air that a lesion leaves as it is."""
+DRAWN_FOR_HU = -860.0
+"""The phantoms' parenchyma, for which their lesions' densities are drawn."""
+LEAST_RISE_HU = 120.0
+"""A lesion is denser by this than the parenchyma around it: half is left at its edge, which can still be seen."""
+LUMEN_HU, LUMEN_MM, LUMEN_MM3, LUMEN_VOXELS = -950.0, 1.5, 100.0, 4
+"""An airway's lumen, or a bulla, is air that a lesion leaves as it is: dark once smoothed by this sigma, and
+connected over a volume that noise does not reach (a lumen 3.5 mm wide and 10 mm long)."""
+VISIBLE_HU = 50.0
+"""A change a reader sees in a lung window (1500 HU wide: a thirtieth of its grey scale)."""
 TISSUE_HU = 30.0
 """Of what lies beside the lungs."""
 SURROUNDINGS_MM = 4.0
@@ -158,10 +166,12 @@ def paint_lesion(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Paint a lesion into an image, within its lungs.
 
-    The lesion takes the parenchyma's place: its density fades in over the edge, the image's own noise stays, and
-    vessels and the lumina of airways keep what they have where the lesion is not denser. The voxels beside the
-    lungs, which are partly lung, take their part of it, so that no dark seam lies between a lesion and the pleura;
-    they are not infected.
+    The lesion takes the place of the parenchyma's air, as much as it would in a phantom's: in denser lungs it is
+    denser, and `LEAST_RISE_HU` above its surroundings at least. It fades in over its edge; the image's own noise
+    stays, dark spots of noise are painted. Vessels keep what they have and are infection, as annotators take
+    them; the lumina of airways keep what they have and are not. The voxels beside the lungs, which are partly
+    lung, take their part of the lesion, so that no dark seam lies between it and the pleura; they are not
+    infected.
 
     Parameters
     ----------
@@ -200,44 +210,100 @@ def paint_lesion(
     width = max(lesion.softness_mm, 10.0 * geometry.voxel_volume_ml ** (1.0 / 3.0))
     weight = np.clip(0.5 + edge / width, 0.0, 1.0)
     before = part[at]
-    after = _painted(before, density, inside[at], *_parenchyma(part, inside, region, geometry))
+    beneath = _parenchyma(part, inside, region, geometry)
+    after = _painted(before, density, inside[at], beneath)
     part[at] = before + weight * (after - before)
-    infection[box][at] = (edge > 0.0) & inside[at]
+    infection[box][at] = (edge > 0.0) & inside[at] & ~beneath.lumen
     return painted, infection
+
+
+def visible_share(
+    before: NDArray[np.floating], after: NDArray[np.floating], infection: NDArray[np.bool_]
+) -> tuple[float, float]:
+    """How much of a painted lesion can be seen.
+
+    Parameters
+    ----------
+    before, after : float array HU, shape (z, y, x)
+        The image without and with the lesion.
+    infection : bool array, shape (z, y, x)
+
+    Returns
+    -------
+    (visible, vessels) : tuple of float
+        Shares of the infection, 0..1: voxels that rose by `VISIBLE_HU` or were vessels (not aerated), and the
+        vessels among them that did not rise.
+
+    Raises
+    ------
+    DataError
+        When there is no infection.
+    """
+    if not infection.any():
+        raise DataError("no infection was painted", remedy="paint a larger lesion")
+    was = np.asarray(before[infection], np.float32)
+    rose = np.asarray(after[infection], np.float32) - was >= VISIBLE_HU
+    vessels = ~rose & (was >= AERATED_HU)
+    return float(np.mean(rose | vessels)), float(np.mean(vessels))
+
+
+class _Beneath(NamedTuple):
+    """What a lesion finds, per voxel of a region; `median` and `sigma` (of the noise) hold for the image, HU."""
+
+    around: NDArray[np.float32]
+    lumen: NDArray[np.bool_]
+    median: float
+    sigma: float
 
 
 def _painted(
     before: NDArray[np.float32],
     density: NDArray[np.float32],
     inside: NDArray[np.bool_],
-    beneath: NDArray[np.float32],
-    noise: NDArray[np.float32],
+    beneath: _Beneath,
 ) -> NDArray[np.float32]:
     """HU of voxels in and beside the lungs when a lesion fills them."""
-    within = np.maximum(before, density + noise)
-    aerated = np.clip((TISSUE_HU - before) / np.maximum(TISSUE_HU - beneath, 1.0), 0.0, 1.0)
-    beside = np.maximum(before, before + aerated * (density - beneath))
-    # What is off its surroundings by more than noise, and darker: its noise was set to nothing.
-    lumen = (noise == 0.0) & (before < np.minimum(beneath, LUMEN_HU))
-    return np.asarray(np.where(lumen, before, np.where(inside, within, beside)), np.float32)
+    around = beneath.around
+    # The same share of the air gives way as in the phantoms' lungs: ground glass shifts, consolidation does not.
+    air = np.clip((TISSUE_HU - density) / (TISSUE_HU - DRAWN_FOR_HU), 0.0, 1.0)
+    density = density + air * (beneath.median - DRAWN_FOR_HU)
+    density = np.maximum(density, np.minimum(around + LEAST_RISE_HU, TISSUE_HU))
+    off, most = before - around, STRUCTURE_SIGMAS * beneath.sigma
+    aerated = np.clip((TISSUE_HU - before) / np.maximum(TISSUE_HU - around, 1.0), 0.0, 1.0)
+    # A vessel or a wall that fills a voxel in part leaves the rest to the lesion.
+    structure = np.maximum(before, before + aerated * (density - around))
+    within = np.where(off > most, structure, np.maximum(before, density + np.maximum(off, -most)))
+    return np.asarray(np.where(beneath.lumen, before, np.where(inside, within, structure)), np.float32)
 
 
 def _parenchyma(
     hu: NDArray[np.float32], lungs: NDArray[np.bool_], region: NDArray[np.bool_], geometry: Geometry
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Of every voxel of a region: HU of the parenchyma around it, and the part of its own HU that is noise."""
+) -> _Beneath:
+    """The parenchyma around every voxel of a region, the lumina in it, and the image's noise."""
     sigma = [SURROUNDINGS_MM / s for s in geometry.spacing_mm[::-1]]
     aerated = lungs & (hu < AERATED_HU)
     weight = gaussian_filter(aerated.astype(np.float32), sigma, truncate=2.0)[region]
     total = gaussian_filter(np.where(aerated, hu, np.float32(0.0)), sigma, truncate=2.0)[region]
     own = hu[region]
-    around = np.where(weight > 0.01, total / np.maximum(weight, np.float32(0.01)), own)
-    off = own - around
-    # Vessels and walls are in the upper tail: the lower half tells the noise.
-    lower = off[(off < 0.0) & lungs[region]]
-    sigma_hu = 1.4826 * float(np.median(-lower)) if len(lower) else 0.0
-    noise = np.where(np.abs(off) <= STRUCTURE_SIGMAS * sigma_hu, off, 0.0)
-    return around.astype(np.float32), noise.astype(np.float32)
+    around = np.where(weight > 0.01, total / np.maximum(weight, np.float32(0.01)), own).astype(np.float32)
+    inside = lungs[region]
+    noise = _noise_hu((own - around)[inside])
+    smooth = gaussian_filter(hu, [LUMEN_MM / s for s in geometry.spacing_mm[::-1]], truncate=2.0)[region]
+    limit = np.minimum(around - STRUCTURE_SIGMAS * _noise_hu((smooth - around)[inside]), LUMEN_HU)
+    dark = np.zeros(lungs.shape, np.bool_)
+    dark[region] = inside & (smooth < limit)
+    parts, _ = label(dark)
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    large = sizes >= max(LUMEN_VOXELS, LUMEN_MM3 / (1000.0 * geometry.voxel_volume_ml))
+    median = float(np.median(hu[aerated])) if aerated.any() else DRAWN_FOR_HU
+    return _Beneath(around, large[parts[region]], median, noise)
+
+
+def _noise_hu(off: NDArray[np.float32]) -> float:
+    """Standard deviation of noise about the parenchyma: vessels are in the upper tail, the lower half tells."""
+    lower = off[off < 0.0]
+    return 1.4826 * float(np.median(-lower)) if len(lower) else 0.0
 
 
 def _around(lungs: NDArray[np.bool_]) -> tuple[slice, slice, slice]:

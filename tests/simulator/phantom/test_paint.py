@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from scipy.ndimage import binary_dilation
 
 from benchmarks import evidence_data
 from benchmarks.evidence_data import Thorax, painted_thoraces, untouched_thoraces
+from simulator.phantom.lesion import LesionMap
 from simulator.phantom.lesion_fields import FieldLesionSource, volume_ml
-from simulator.phantom.paint import RealChest, paint_lesion, real_chest
+from simulator.phantom.paint import RealChest, paint_lesion, real_chest, visible_share
 from standard_space.cohort import Cohort
 from standard_space.embedding import embed
 from standard_space.errors import DataError, ReadError
@@ -103,8 +105,11 @@ def test_the_image_s_noise_its_vessels_and_its_airways_stay(toy: Toy) -> None:
     assert len(before)
     assert np.all(after >= before)
     assert np.median(after) < 90.0, "a vessel gets no denser than blood or the lesion"
-    lumina = core & toy.airways
-    assert np.median(toy.painted[lumina]) < -900.0, "air bronchograms"
+    filled = toy.infection | toy.airways
+    surrounded = toy.airways & ~binary_dilation(toy.lungs & ~filled, iterations=2)
+    assert surrounded.sum() > 5
+    assert np.mean((toy.painted == toy.hu)[surrounded]) > 0.9, "air bronchograms"
+    assert np.mean(toy.infection[surrounded]) < 0.1
 
 
 def test_the_edge_fades(toy: Toy) -> None:
@@ -121,10 +126,7 @@ def test_no_dark_seam_is_left_at_the_pleura() -> None:
     rim[4:20, 3, 4:20] = True
     hu[rim] = -415.0  # half parenchyma, half tissue
     chest = real_chest(lungs, where, seed=1, index=0, side="right")
-    everywhere = replace(FieldLesionSource(chest).at(1.0), softness_mm=1.0)
-    everywhere.extent_mm[...] = 9.0
-    everywhere.hu[...] = -60.0
-    painted, infection = paint_lesion(hu, lungs, where, everywhere, chest)
+    painted, infection = paint_lesion(hu, lungs, where, thick_lesion(chest, -60.0), chest)
     np.testing.assert_array_equal(infection, lungs)
     np.testing.assert_allclose(painted[lungs], -60.0, atol=1.0)
     np.testing.assert_allclose(painted[rim][20:-20], -15.0, atol=15.0)
@@ -142,6 +144,66 @@ def test_it_is_a_pure_function_of_seed_and_patient() -> None:
     first = once(5, 0)
     assert first == once(5, 0)
     assert len({first, once(5, 1), once(6, 0)}) == 3
+
+
+def thick_lesion(chest: RealChest, hu: float) -> LesionMap:
+    """A lesion that fills the lungs."""
+    everywhere = replace(FieldLesionSource(chest).at(1.0), softness_mm=1.0)
+    everywhere.extent_mm[...] = 9.0
+    everywhere.hu[...] = hu
+    return everywhere
+
+
+def test_in_dense_lungs_a_lesion_is_still_seen(toy: Toy) -> None:
+    """Lungs of -740 HU, where the phantoms' ground glass (-650 +- 85 HU) would hide."""
+    dense = toy.hu + np.float32(120.0) * (toy.lungs & ~toy.vessels & ~toy.airways)
+    painted, infection = paint_lesion(dense, toy.lungs, WHERE, toy.source.at(DAY), toy.chest)
+    visible, vessels = visible_share(dense, painted, infection)
+    assert visible > 0.97
+    assert vessels < 0.1
+    plain = infection & ~toy.vessels
+    assert np.mean((painted - dense)[plain] >= 49.0) > 0.97
+    assert np.percentile(painted[infection], 99) < 75.0 + 4.0 * NOISE_HU, "consolidation is no denser for it"
+
+
+def test_truth_that_nothing_shows_is_counted() -> None:
+    before = np.array([-800.0, -800.0, -800.0, 40.0, -300.0], np.float32)
+    after = np.array([-751.0, -750.0, -800.0, 40.0, -200.0], np.float32)
+    infection = np.array([True, True, True, True, True])
+    assert visible_share(before, after, infection) == pytest.approx((0.6, 0.2))
+    assert visible_share(before, after, np.array([False, True, False, False, False])) == (1.0, 0.0)
+    with pytest.raises(DataError, match="no infection"):
+        visible_share(before, after, np.zeros(5, bool))
+
+
+def test_dark_noise_is_painted_and_a_connected_lumen_is_neither_painted_nor_truth() -> None:
+    hu, lungs, coarse = block()
+    where = replace(coarse, spacing_mm=(2.5, 2.5, 2.5))
+    hu[lungs] = -900.0
+    lumen = np.zeros_like(lungs)
+    lumen[6:18, 11:13, 11:13] = True
+    hu[lumen] = -1010.0
+    hu[lungs & ~lumen] += np.random.default_rng(8).normal(0.0, 40.0, int((lungs & ~lumen).sum()))
+    spots = np.zeros_like(lungs)
+    spots[6:18:4, 6:18:4, 6] = True
+    hu[spots] = -1024.0
+    chest = real_chest(lungs, where, seed=1, index=0, side="right")
+    painted, infection = paint_lesion(hu, lungs, where, thick_lesion(chest, -600.0), chest)
+    dark = lungs & (hu < -950.0) & ~binary_dilation(lumen)
+    assert np.mean(dark[lungs]) > 0.08
+    assert np.all(infection[lungs & ~binary_dilation(lumen)])
+    assert np.mean(infection[lumen]) < 0.1, "but for its ends"
+    assert np.all((painted - hu)[dark] >= 50.0)
+    np.testing.assert_array_equal(painted[lungs & ~infection], hu[lungs & ~infection])
+    assert visible_share(hu, painted, infection)[0] == 1.0
+
+
+def test_vessels_in_a_lesion_are_truth(toy: Toy) -> None:
+    _, infection = paint_lesion(toy.hu, toy.lungs, WHERE, thick_lesion(toy.chest, -600.0), toy.chest)
+    assert np.all(infection[toy.vessels])
+    deep = toy.airways & ~binary_dilation(~toy.lungs, iterations=4)
+    assert deep.sum() > 100
+    assert np.mean(infection[deep]) < 0.02
 
 
 def test_another_breath_shows_the_same_lesion_at_the_same_place_of_the_lungs(toy: Toy) -> None:
@@ -202,18 +264,34 @@ def test_cohorts_of_painted_and_of_untouched_thoraces(
         Thorax("t2", "b", ("ct.nii.gz",)),
     )
     grid, shared = StandardGrid(32), tmp_path / "shared"
-    painted = Cohort.open(painted_thoraces(tmp_path / "painted", shared, grid, 7, 2, 1, toys))
-    assert [entry.name for entry in painted.entries] == ["t1-01/s1", "t2-02/s1"]
+    painted = Cohort.open(painted_thoraces(tmp_path / "painted", shared, grid, 7, 3, 1, toys))
+    truth = json.loads((tmp_path / "painted_images" / "truth.json").read_text())
+    listed = [
+        (f"{patient['patient']}/{scan['scan']}", 1000.0 * lesion["lesion"] + scan["day"])
+        for patient in truth["patients"]
+        for lesion in patient["lesions"]
+        for scan in lesion["scans"]
+    ]
+    assert [(entry.name, entry.day) for entry in painted.entries] == listed
+    assert [entry.patient for entry in painted.entries] == ["t1", "t1", "t2"], "a thorax is a patient"
+    assert [name for name, _ in listed] == ["t1/l1d0", "t1/l2d0", "t2/l1d0"]
+    for patient in truth["patients"]:
+        for lesion in patient["lesions"]:
+            assert all(0.9 <= scan["visible_share"] <= 1.0 for scan in lesion["scans"])
     scans = [painted.read(entry) for entry in painted.entries]
-    assert [scan.provenance["scanner"] for scan in scans] == ["a", "b"]
+    assert [scan.provenance["scanner"] for scan in scans] == ["a", "a", "b"]
     for scan in scans:
         assert scan.native_infection is not None
         assert scan.native_lungs is not None
         assert scan.native_infection.any()
         assert not (scan.native_infection & ~scan.native_lungs).any()
-    assert len({scan.native_infection.tobytes() for scan in scans if scan.native_infection is not None}) == 2
+    assert len({scan.native_infection.tobytes() for scan in scans if scan.native_infection is not None}) == 3
     untouched = Cohort.open(untouched_thoraces(tmp_path / "untouched", shared, grid, toys[:1]))
+    assert [entry.name for entry in untouched.entries] == ["t1/untouched1"]
     for entry in untouched.entries:
         assert entry.infected_ml == 0.0
+    monkeypatch.setattr(evidence_data, "visible_share", lambda *_: (0.8, 0.1))
+    with pytest.raises(DataError, match="cannot be seen"):
+        painted_thoraces(tmp_path / "hidden", shared, grid, 7, 1, 1, toys[:1])
     with pytest.raises(ReadError, match="no such real chest"):
         untouched_thoraces(tmp_path / "none", tmp_path, grid, toys)
