@@ -25,7 +25,7 @@ METHODS = (
 
 GENERATORS = ("none", "offline", "on-the-fly", "copy-paste", "ellipsoids", "observed")
 """Where added scans come from, in the order they are shown in; "offline" and "on-the-fly" are lungcast's,
-"observed" are real scans of the same patients on other days: the most that simulating progressions could be worth."""
+"observed" are real scans of the same patients on other days: the most that a perfect simulator could add."""
 
 OWN = "own"
 """The cohort of the test patients of the folds; every other name is an external test cohort."""
