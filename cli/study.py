@@ -103,8 +103,9 @@ def study(
     code 1) and the rest completes.
     """
     from segmentation.study.material import Inputs
-    from segmentation.study.plan import StudyPlan, parse_settings
+    from segmentation.study.plan import StudyPlan
     from segmentation.study.run import run_study
+    from segmentation.study.settings import parse_settings
     from simulator.augmentation_run import parse_shard
 
     given = parse_settings(settings)

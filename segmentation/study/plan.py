@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 from segmentation.methods import THREE_WAY, check_method, options_for
 from segmentation.study.records import GENERATORS
+from segmentation.study.settings import check_settings
 from segmentation.training.options import TrainingOptions
 from standard_space.errors import UsageError
 from standard_space.files import sha256_of
@@ -25,9 +26,6 @@ OFFSETS_MM = {"narrow": (-2.0, -1.0, 0.0, 1.0, 2.0), "single": (0.0,)}
 DEFAULT_STEPS = 2000
 USUAL_RATIO = 200.0
 MUELLER = "mueller"
-
-DECIDED = ("method", "target", "seed", "synthetic_share", "on_the_fly_share")
-"""Training options that no setting changes: the plan decides them."""
 
 RATIO_GENERATORS = tuple(name for name in GENERATORS if name != "none")
 
@@ -96,7 +94,7 @@ class StudyPlan:
     ratios : tuple of float
         Percent; 0 is no augmentation.
     folds : tuple of int
-        Numbers of folds; the tables take the most used one, several make the table of k.
+        Numbers of folds; several make the table of k.
     seeds : tuple of int
     generators : tuple of str
         Of `RATIO_GENERATORS`; the first one makes the ratios' synthetic scans, the others are compared at
@@ -158,7 +156,7 @@ class StudyPlan:
             raise UsageError("generators are compared at a ratio above zero", got=self.generator_ratio)
         if any(seed < 0 for seed in self.seeds):
             raise UsageError("a seed is negative", got=list(self.seeds))
-        _check_settings(self.settings)
+        check_settings(self.settings)
         if any(fold < 1 or fold > max(self.folds) for fold in self.fold_subset):
             raise UsageError(
                 "there is no such fold", got=list(self.fold_subset), expected=f"1 to {max(self.folds)}"
@@ -196,14 +194,19 @@ class StudyPlan:
         return list(dict.fromkeys(found))
 
     def runs(self) -> list[Run]:
-        """Every training, folds first, so that a study that is cut short has whole comparisons."""
+        """Every training, folds first, so that a study that is cut short has whole comparisons.
+
+        Of several numbers of folds the largest is that of the variants and of the other generators.
+        """
+        whole = {self._arm(method, ratio) for method in self.methods for ratio in self.ratios}
         return [
             Run(arm, folds, fold, seed)
             for seed in self.seeds
             for folds in self.folds
             for fold in range(1, folds + 1)
             for arm in self.arms
-            if not self.fold_subset or fold in self.fold_subset
+            if (folds == max(self.folds) or arm in whole)
+            and (not self.fold_subset or fold in self.fold_subset)
         ]
 
     def options(self, arm: Arm, seed: int) -> TrainingOptions:
@@ -290,59 +293,3 @@ class StudyPlan:
         if not found:
             raise UsageError("no method of the study has this part to take away", got=removal)
         return found
-
-
-def _check_settings(settings: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse settings that are no training option, that the plan decides, or of another kind than the option.
-
-    Raises
-    ------
-    UsageError
-    """
-    hints = get_type_hints(TrainingOptions)
-    for given in settings.values():
-        for name, value in given.items():
-            if name not in hints or name in DECIDED:
-                known = ", ".join(option for option in hints if option not in DECIDED)
-                raise UsageError("a study has no such setting", got=name, expected=known)
-            if not _is_of(value, hints[name]):
-                raise UsageError(f"the setting {name} takes another kind of value", got=repr(value))
-
-
-def _is_of(value: object, hint: Any) -> bool:
-    """Whether a value is of a field's type."""
-    kinds = get_args(hint) if get_origin(hint) is not tuple and get_args(hint) else (hint,)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return int in kinds or float in kinds
-    if isinstance(value, tuple):
-        return any(get_origin(kind) is tuple for kind in kinds)
-    return type(value) in kinds
-
-
-def parse_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return settings of texts such as ``width=8`` (all methods) and ``unet3d.batch_size=2``.
-
-    Raises
-    ------
-    UsageError
-        Not a setting's form, or no number where one is needed.
-    """
-    settings: dict[str, dict[str, Any]] = {}
-    for text in texts:
-        left, equals, value = text.partition("=")
-        method, _, name = left.rpartition(".")
-        if not equals or not name:
-            raise UsageError("not a setting", got=text, expected="OPTION=VALUE or METHOD.OPTION=VALUE")
-        settings.setdefault(method, {})[name.replace("-", "_")] = _plain(value)
-    return settings
-
-
-def _plain(value: str) -> Any:
-    if value in ("true", "false"):
-        return value == "true"
-    for kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
-            continue
-    return value

@@ -8,20 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from segmentation.methods import METHODS
 from standard_space.errors import DataError
-
-METHODS = (
-    "three-way",
-    "unet2d",
-    "unet3d",
-    "vnet3d",
-    "h-denseunet",
-    "mpunet",
-    "mueller",
-    "transfer",
-    "covid-segnet",
-)
-"""The order methods are shown in; others follow by name."""
 
 GENERATORS = ("none", "offline", "on-the-fly", "copy-paste", "ellipsoids", "observed")
 """Where added scans come from, in the order they are shown in; "offline" and "on-the-fly" are lungcast's,

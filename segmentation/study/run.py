@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from standard_space.version import lungcast_version
 
 KIND = "study"
 RESULTS, COSTS, ABOUT = "results.csv", "costs.csv", "study.json"
-PACKAGES = ("numpy", "numba", "scipy", "SimpleITK", "torch")
+PACKAGES = ("numpy", "numba", "scipy", "SimpleITK", "torch", *(("monai",) if find_spec("monai") else ()))
 
 
 @dataclass

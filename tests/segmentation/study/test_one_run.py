@@ -86,7 +86,9 @@ def test_models_are_kept_when_asked_for(cohort: Path, tmp_path: Path) -> None:
     assert not (one.folder / MODEL / TRAINING).exists()
 
 
-@pytest.mark.parametrize("where", ["a step", "the scores", "the result"])
+@pytest.mark.parametrize(
+    "where", ["a step", "the result", pytest.param("the scores", marks=pytest.mark.slow)]
+)
 def test_a_run_that_died_ends_like_one_that_did_not(
     cohort: Path, tmp_path: Path, whole: RunResult, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:

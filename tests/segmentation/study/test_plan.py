@@ -10,7 +10,8 @@ import pytest
 pytest.importorskip("monai")
 
 from segmentation.methods import METHODS, THREE_WAY
-from segmentation.study.plan import OFFSETS_MM, Arm, StudyPlan, parse_settings
+from segmentation.study.plan import OFFSETS_MM, Arm, StudyPlan
+from segmentation.study.settings import parse_settings
 from segmentation.study.records import canonical_variant
 from standard_space.errors import UsageError
 
@@ -247,3 +248,9 @@ def test_a_plan_is_told_in_plain_values_and_tells_plans_apart() -> None:
     told = [plan.to_json() for plan in plans]
     assert all(told.count(one) == 1 for one in told)
     assert plan_of().to_json() == told[0]
+
+
+def test_variants_and_other_generators_run_at_the_largest_number_of_folds_only() -> None:
+    plan = plan_of(ratios=(0.0, 200.0), folds=(2, 3), without=("normalise",), choices=("offsets",))
+    of = {folds: {run.arm.variant for run in plan.runs() if run.folds == folds} for folds in (2, 3)}
+    assert of == {2: {""}, 3: {"", "normalise=off", "offsets=narrow", "offsets=single"}}

@@ -274,6 +274,7 @@ def test_killed_it_goes_on_to_the_same_results(cohort: Path, whole: Path, tmp_pa
     assert_same(tmp_path / "s", whole)
 
 
+@pytest.mark.slow
 def test_a_run_by_itself_scores_what_it_scores_among_others(
     cohort: Path, whole: Path, tmp_path: Path
 ) -> None:
