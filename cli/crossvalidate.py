@@ -24,9 +24,13 @@ from cli.scoring_options import GRID, NSD_TOLERANCE, rule_option
     "--epochs", type=float, help="Instead of --steps: epochs of 64 slices per original scan and view."
 )
 @click.option(
-    "--batch", "batch_size", type=int, help="Slices or patches per step.  [default: 8; rivals: theirs]"
+    "--batch", "batch_size", type=int, help="Slices or patches per step.  [default: 8; rivals: 2, 8 or 16]"
 )
-@click.option("--patch", type=int, help="Side of training patches, voxels.  [default: 3/8 of the grid]")
+@click.option(
+    "--patch",
+    type=int,
+    help="Side of training patches, voxels.  [default: 3/8 of the grid; rivals: theirs, in mm]",
+)
 @click.option(
     "--width", type=int, help="Channels of the networks' first level.  [default: 16; rivals: as published]"
 )

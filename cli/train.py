@@ -31,15 +31,21 @@ from cli.scoring_options import rule_option
 )
 @click.option("--fits", type=FILE, help="Stored fits of COHORT, for --on-the-fly.")
 @click.option("--target", type=click.Choice(["infection", "lungs"]), default="infection", show_default=True)
-@click.option("--views", help="Train these here, others elsewhere.  [default: all: xy,yz,xz]")
+@click.option(
+    "--views", help="Train these here, others elsewhere.  [default: all: xy,yz,xz; rivals have none]"
+)
 @click.option("--steps", type=int, help="Optimiser steps per network (one per view).  [default: 2000]")
 @click.option(
     "--epochs", type=float, help="Instead of --steps: epochs of 64 slices per original scan and view."
 )
 @click.option(
-    "--batch", "batch_size", type=int, help="Slices or patches per step.  [default: 8; rivals: theirs]"
+    "--batch", "batch_size", type=int, help="Slices or patches per step.  [default: 8; rivals: 2, 8 or 16]"
 )
-@click.option("--patch", type=int, help="Side of training patches, voxels.  [default: 3/8 of the grid]")
+@click.option(
+    "--patch",
+    type=int,
+    help="Side of training patches, voxels.  [default: 3/8 of the grid; rivals: theirs, in mm]",
+)
 @click.option(
     "--width", type=int, help="Channels of the networks' first level.  [default: 16; rivals: as published]"
 )
@@ -51,14 +57,12 @@ from cli.scoring_options import rule_option
 @click.option(
     "--positive-share",
     type=float,
-    default=0.7,
-    show_default=True,
-    help="Share of slices drawn where there is something to find.",
+    help="Share of slices drawn where there is something to find.  [default: 0.7; rivals: as published]",
 )
 @click.option(
     "--positive-weight",
     type=float,
-    help="Of the target's pixels in the cross-entropy.  [default: 8; 2 for lungs]",
+    help="Of the target's pixels in the cross-entropy.  [default: 8; 2 for lungs; 1 for rivals that have it]",
 )
 @click.option(
     "--validation", type=FILE, help="Cohort to keep the best weights by and to tune the threshold on."
@@ -138,7 +142,12 @@ def train(
             console.note(f"{model} holds no run yet: it is begun")
     else:
         typed = click.core.ParameterSource.COMMANDLINE
-        named = {name: value for name, value in chosen.items() if context.get_parameter_source(name) is typed}
+        flags = {"preprocess": "no_preprocess"}
+        named = {
+            name: value
+            for name, value in chosen.items()
+            if context.get_parameter_source(flags.get(name, name)) is typed
+        }
         arguments = resumed(stored, named, steps)
     options = options_of({**arguments, "checkpoint_minutes": checkpoint_minutes})
     check_apart(model, [cohort, *arguments["augmented"], *filter(None, [arguments["validation"]])])

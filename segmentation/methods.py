@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,11 +87,15 @@ def options_for(method: str, **given: Any) -> TrainingOptions:
     Raises
     ------
     UsageError
-        Unknown method or a value out of range; a rule, a target or an option that the method has not.
+        Unknown method or option, or a value out of range; a rule, a target or an option that the method has not.
     """
     from segmentation.training.options import TrainingOptions
 
     recipe = recipe_of(method)
+    known = {field.name for field in fields(TrainingOptions)}
+    for name in given:
+        if name not in known:
+            raise UsageError("there is no such training option", got=name, expected=", ".join(sorted(known)))
     options = TrainingOptions(**{"rule": recipe.rules[0], **recipe.defaults, **given, "method": method})
     check_rule(method, options.rule)
     if options.target not in recipe.targets:
@@ -103,6 +108,11 @@ def options_for(method: str, **given: Any) -> TrainingOptions:
         raise UsageError(
             f"the method {method} takes neither a scan's own window, nor slice offsets, nor torch.compile"
         )
+    for name in recipe.ignores:
+        if given.get(name) is not None:
+            raise UsageError(
+                f"the method {method} has no {name.replace('_', ' ')}", got=given[name], remedy="leave it out"
+            )
     if method != "mueller" and not options.preprocess:
         raise UsageError("only the method mueller has a preprocessing of its own to leave out", got=method)
     if method != "transfer" and options.encoder_weights is not None:

@@ -266,13 +266,23 @@ def load_weights(network: nn.Module, weights: dict[str, Tensor], path: Path, sha
     DataError
         They are another network's, or not those that the model was saved with.
     """
-    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-    if {key: tuple(value.shape) for key, value in weights.items()} != expected:
-        raise DataError("the weights belong to another network", where=path, expected=kind)
+    check_shapes(network, weights, path, kind)
     if sha256_of(path) != sha256:
         raise DataError("the weights are not the ones the model was saved with", where=path)
     network.load_state_dict(weights)
     network.eval()
+
+
+def check_shapes(network: nn.Module, weights: Mapping[str, Tensor], path: Path, kind: str) -> None:
+    """Refuse weights of another network than this, which may lie on torch's meta device.
+
+    Raises
+    ------
+    DataError
+    """
+    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    if {key: tuple(value.shape) for key, value in weights.items()} != expected:
+        raise DataError("the weights belong to another network", where=path, expected=kind)
 
 
 def check_finite(weights: Mapping[str, Tensor], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The rule that makes one mask of three views, tuned on validation scans, standard grid (DESIGN 5)."""
+"""The rule that makes one mask of a method's views, tuned on validation scans, standard grid (DESIGN 5)."""
 
 from __future__ import annotations
 
@@ -122,9 +122,12 @@ def tune_with(predictor: ScanPredictor, validation: Iterable[Scan], *, rule: str
 def not_tuned_on(scan: Scan, target: str) -> str | None:
     """Say why a scan cannot help to tune a model of a target, None when it can.
 
-    The scan needs an annotation, which for the lungs is the user's own mask, with at least one voxel.
+    The scan needs an annotation, which for the lungs is the user's own mask, with at least one voxel; and for the
+    infection it needs lungs, outside of which nothing is found whatever the rule.
     """
     reason = no_truth(scan, target, "standard")
+    if reason is None and not region_of(scan, target).any():
+        return "it has no lungs"
     if reason is None and not truth_of(scan, target, "standard").mask.any():
         return "its annotation is empty"
     return reason

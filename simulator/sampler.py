@@ -215,6 +215,8 @@ class ProgressionSampler:
             prepare(start, self.ranges.controls.correlation_mm)
         surroundings = surroundings_of(self.cohort, entry, crop, self.margin_mm)
         held = surroundings.signal.nbytes + surroundings.lungs.nbytes + occupied_bytes(start)
+        if surroundings.left_lung is not None:
+            held += surroundings.left_lung.nbytes
         if self.margin_mm > 0:
             held += crop.signal.nbytes  # the engine keeps the lungs' box for itself
         return _Source(surroundings, start, held)

@@ -33,6 +33,8 @@ class Surroundings:
     signal : float32 array, shape (z, y, x)
     lungs : bool array, shape (z, y, x)
         Read-only.
+    left_lung : bool array, shape (z, y, x), or None
+        Read-only; only with a margin, and where the source tells the lungs apart.
     """
 
     head: dict[str, Any]
@@ -41,6 +43,7 @@ class Surroundings:
     inner_shape: tuple[int, int, int]
     signal: NDArray[np.float32]
     lungs: NDArray[np.bool_]
+    left_lung: NDArray[np.bool_] | None = None
 
     def place(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Flat indices of the lung box as flat indices of this box."""
@@ -77,6 +80,8 @@ class SyntheticCrop:
         Signal of air, to pad with.
     provenance : dict
         How it was made; enough to make it again from its source.
+    left_lung : bool array, shape (z, y, x), or None
+        See `Surroundings`.
     """
 
     patient: str
@@ -89,6 +94,7 @@ class SyntheticCrop:
     corner: tuple[int, int, int]
     air_signal: float
     provenance: dict[str, Any]
+    left_lung: NDArray[np.bool_] | None = None
 
     @property
     def name(self) -> str:
@@ -109,14 +115,18 @@ def surroundings_of(cohort: Cohort, entry: Entry, crop: LungCrop, margin_mm: flo
     z, y, x = (slice(f, e) for f, e in zip(first, last, strict=True))
     with cohort.open_scan(entry) as reader:
         signal = reader.signal((z, y, x))
+        left = reader.mask("left_lung", (z, y, x)) if crop.head.get("sides") else None
     lungs = np.zeros(signal.shape, np.bool_)
     lungs[tuple(slice(o, o + s) for o, s in zip(offset, shape, strict=True))] = crop.lungs
     corner = (first[0], first[1], first[2])
-    return _frozen(Surroundings(crop.head, corner, (offset[0], offset[1], offset[2]), shape, signal, lungs))
+    placed = (offset[0], offset[1], offset[2])
+    return _frozen(Surroundings(crop.head, corner, placed, shape, signal, lungs, left))
 
 
 def _frozen(surroundings: Surroundings) -> Surroundings:
     surroundings.lungs.flags.writeable = False
+    if surroundings.left_lung is not None:
+        surroundings.left_lung.flags.writeable = False
     return surroundings
 
 
@@ -142,4 +152,5 @@ def synthesise(
         corner=surroundings.corner,
         air_signal=window_of(head).air_signal,
         provenance={"source": source, **provenance, "report": state.report.to_json()},
+        left_lung=surroundings.left_lung,
     )

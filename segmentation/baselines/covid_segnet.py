@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from segmentation.baselines.covid_segnet_network import CovidSegNetwork
+from segmentation.baselines.covid_segnet_network import MULTIPLE, CovidSegNetwork
 from segmentation.baselines.losses import dice_ce
 from segmentation.baselines.patch_recipe import PatchRecipe, on_the_full_grid
 from segmentation.training.examples import Batch
@@ -26,11 +26,13 @@ class CovidSegNet(PatchRecipe):
     defaults = {  # noqa: RUF012
         "width": 64,
         "batch_size": 2,
-        "validation_slices": 8,
+        "validation_slices": None,
         "optimiser": "adam",
         "learning_rate": 1e-3,
     }
     patch_mm = on_the_full_grid(64, 128, 128)
+    stride = (MULTIPLE,) * 3
+    ignores = ("positive_weight",)
 
     def network(self, part: str, options: TrainingOptions) -> nn.Module:
         return CovidSegNetwork(width=options.width)

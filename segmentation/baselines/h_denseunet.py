@@ -18,6 +18,7 @@ from segmentation.training.losses import Total, alone, loss_and_dice
 from segmentation.training.options import TrainingOptions
 from segmentation.training.recipe import Crop, Forward, Rival, Turn
 from standard_space.errors import UsageError
+from standard_space.grid import StandardGrid
 from standard_space.progress import Progress, silent
 
 LEAST_SIDE = 2 * PLANE_MULTIPLE
@@ -45,13 +46,28 @@ class HDenseUNet(Rival):
     - Sub-volumes overlap by half in a prediction, and are at least 4 slices thick and 64 x 64 wide, however coarse
       the grid: batch norm needs several pixels at the deepest level.
     - A batch has two sub-volumes (published code: one).
+    - AdamW with the schedule of the three-way method, at most 2e-3; published: SGD with momentum, from 1e-3 down
+      by a polynomial.
+    - The outermost slice of a sub-volume is its own neighbour for the 2D network, also where the scan goes on: the
+      network sees the sub-volume alone. Overlapping sub-volumes make up for it in a prediction.
     """
 
     name: ClassVar[str] = "h-denseunet"
     title: ClassVar[str] = "H-DenseUNet"
     source: ClassVar[str] = "Li et al., IEEE TMI 2018, DOI 10.1109/TMI.2018.2845918"
     dimensions: ClassVar[str] = "2.5D"
-    defaults: ClassVar[Mapping[str, Any]] = {"width": 96, "batch_size": 2, "positive_weight": 1.0}
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "width": 96,
+        "batch_size": 2,
+        "validation_slices": None,
+        "positive_weight": 1.0,
+    }
+
+    stride: ClassVar[tuple[int, ...]] = (SLICE_MULTIPLE, PLANE_MULTIPLE, PLANE_MULTIPLE)
+
+    def example_shape(self, options: TrainingOptions, grid_size: int) -> tuple[int, ...]:
+        """Return the shape of a sub-volume; see `sub_volume` for what is raised."""
+        return sub_volume(StandardGrid(grid_size).spacing_mm, options.patch)
 
     def network(self, part: str, options: TrainingOptions) -> nn.Module:
         """Return the hybrid network; a width of 96 is the published one, see `h_denseunet_network`."""

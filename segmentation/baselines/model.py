@@ -7,13 +7,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from segmentation.aggregation import Aggregation
-from segmentation.methods import recipe_of
+from segmentation.methods import METHODS, THREE_WAY, recipe_of
 from segmentation.segmenter import (
     MODEL_FILE,
     Segmenter,
+    check_shapes,
     digest_of,
     load_weights,
     read_description,
@@ -27,6 +29,8 @@ from segmentation.training.recipe import Recipe, Rival
 from standard_space.errors import DataError, UsageError
 from standard_space.grid import StandardGrid
 from standard_space.window import Window
+
+RIVALS = tuple(method for method in METHODS if method != THREE_WAY)
 
 
 @dataclass
@@ -46,7 +50,8 @@ class BaselineSegmenter(Segmenter):
     Raises
     ------
     UsageError
-        Networks of other parts than the method has, or a rule or target it has not.
+        Networks of other parts than the method has, a rule or target it has not, or a rule for another number of
+        views.
     """
 
     networks: dict[str, nn.Module]
@@ -67,6 +72,13 @@ class BaselineSegmenter(Segmenter):
         ):
             if got not in known:
                 raise UsageError(f"the method {recipe.name} has no such {what}", got=got, expected=str(known))
+        wanted = self.aggregation.view_count
+        if wanted not in (None, recipe.view_count):
+            raise UsageError(
+                f"the rule does not fit the method {recipe.name}",
+                got=f"{wanted} views",
+                expected=f"{recipe.view_count} views",
+            )
 
     @property
     def recipe(self) -> Rival:
@@ -128,10 +140,8 @@ class BaselineSegmenter(Segmenter):
         """
         folder = Path(folder)
         description = read_description(folder)
-        try:
-            recipe = recipe_of(str(description["method"]))
-        except KeyError as error:
-            raise DataError("the model's description names no method", where=folder / MODEL_FILE) from error
+        method = _method_in(description, folder / MODEL_FILE)
+        recipe = recipe_of(method)
         try:
             options = TrainingOptions(**{"rule": recipe.rules[0], **description["settings"]})
             grid_size = int(description["grid_size"])
@@ -140,8 +150,10 @@ class BaselineSegmenter(Segmenter):
             for part in recipe.parts:
                 path = folder / f"{part}.pt"
                 weights = read_weights(path)
-                network = untrained_network(recipe, part, options)
                 kind = f"a {recipe.title} of width {options.width}"
+                # Before any memory is taken: a damaged width may ask for more than there is.
+                check_shapes(_shape_of_network(recipe, part, options), weights, path, kind)
+                network = untrained_network(recipe, part, options)
                 load_weights(network, weights, path, description["networks"][part]["sha256"], kind)
                 networks[part] = network
             return cls(
@@ -156,6 +168,39 @@ class BaselineSegmenter(Segmenter):
         except (KeyError, TypeError, ValueError, UsageError) as error:
             where = folder / MODEL_FILE
             raise DataError(f"the model's description is damaged ({error!r})", where=where) from error
+
+
+def _method_in(description: dict[str, Any], where: Path) -> str:
+    """Return the rival that a model's JSON names, here and among its settings.
+
+    Raises
+    ------
+    DataError
+        None, an unknown one, or two.
+    """
+    settings = description.get("settings")
+    within = settings.get("method") if isinstance(settings, dict) else None
+    method = description.get("method")
+    if method not in RIVALS or method != within:
+        raise DataError(
+            "the model's description is damaged: it names no rival", where=where, got=f"{method}, {within}"
+        )
+    return str(method)
+
+
+def _shape_of_network(recipe: Recipe, part: str, options: TrainingOptions) -> nn.Module:
+    """Return a part's network without any value in it.
+
+    Raises
+    ------
+    ValueError
+        There can be no network so large.
+    """
+    try:
+        with torch.device("meta"):
+            return recipe.network(part, options)
+    except RuntimeError as error:
+        raise ValueError(f"no network of width {options.width}") from error
 
 
 def untrained_network(recipe: Recipe, part: str, options: TrainingOptions) -> nn.Module:

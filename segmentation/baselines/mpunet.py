@@ -21,6 +21,7 @@ from segmentation.training.options import TrainingOptions
 from segmentation.training.recipe import Crop, Forward, Rival, Turn
 from segmentation.unet import MULTIPLE
 from segmentation.views import VIEWS, as_planes, normal_axis, plane_axes
+from standard_space.grid import StandardGrid
 from standard_space.progress import Progress, silent
 
 PUBLISHED_WIDTH = 90
@@ -75,6 +76,13 @@ class MPUNet(Rival):
         "positive_weight": 1.0,
     }
     rules: ClassVar[tuple[str, ...]] = ("mean", "weighted", "logistic")
+    view_count: ClassVar[int] = PLANES
+    stride: ClassVar[tuple[int, ...]] = (MULTIPLE, MULTIPLE)
+
+    def example_shape(self, options: TrainingOptions, grid_size: int) -> tuple[int, ...]:
+        """Return rows and columns of a training image."""
+        side = _side(options, step_of(StandardGrid(grid_size).spacing_mm))
+        return side, side
 
     def network(self, part: str, options: TrainingOptions) -> nn.Module:
         """Return the U-Net; `TrainingOptions.width` is the first level's channels, published 90."""
@@ -88,7 +96,7 @@ class MPUNet(Rival):
         if turn.vary:
             normal = normal + rng.normal(0.0, NORMAL_NOISE, 3)
         step_mm = step_of(cut.spacing_mm)
-        side = turn.options.patch or max(1, math.floor(EXTENT_MM / step_mm / MULTIPLE + 0.5)) * MULTIPLE
+        side = _side(turn.options, step_mm)
         image = _image_through(cut, normal, anchor_mm, step_mm, side, rng)
         moved = _deformation(side, step_mm, rng) if turn.vary and rng.random() < ELASTIC_SHARE else None
         spacing = cut.spacing_mm
@@ -134,6 +142,11 @@ class MPUNet(Rival):
 def step_of(spacing_mm: tuple[float, float, float]) -> float:
     """Return the step of slices and their pixels, mm: the 25th percentile of a grid's spacings (z, y, x)."""
     return float(np.percentile(spacing_mm, 25))
+
+
+def _side(options: TrainingOptions, step_mm: float) -> int:
+    """Return the side of a training image, pixels."""
+    return options.patch or max(1, math.floor(EXTENT_MM / step_mm / MULTIPLE + 0.5)) * MULTIPLE
 
 
 def _fill(planes: Tensor, lattice: Lattice, start: int, stop: int, forward: Forward, crop: Crop) -> None:

@@ -69,6 +69,7 @@ class Mueller(Rival):
     - Published training ends after 100 epochs without a better loss. Here that is the user's ``--patience``
       (`TrainingOptions.patience`), in validations.
     - The loss counts everything inside the cut scan, not the lungs alone: the background is a class of its own.
+      Validation counts the lungs and their rim, as for all methods.
     """
 
     name: ClassVar[str] = "mueller"
@@ -77,7 +78,7 @@ class Mueller(Rival):
     dimensions: ClassVar[str] = "3D"
     defaults: ClassVar[Mapping[str, Any]] = {
         "batch_size": 2,
-        "validation_slices": 8,
+        "validation_slices": None,
         "optimiser": "adam",
         "learning_rate": 1e-3,
         "weight_decay": 0.0,
@@ -85,6 +86,12 @@ class Mueller(Rival):
         "positive_share": 0.0,
     }
     needs_lungs: ClassVar[bool] = True
+    ignores: ClassVar[tuple[str, ...]] = ("positive_weight",)
+    stride: ClassVar[tuple[int, ...]] = (16, 16, 16)
+
+    def example_shape(self, options: TrainingOptions, grid_size: int) -> tuple[int, ...]:
+        """Return the shape of a patch; see `working_grid`."""
+        return working_grid(StandardGrid(grid_size).spacing_mm, options)[0]
 
     def network(self, part: str, options: TrainingOptions) -> nn.Module:
         """Return a 3D U-Net of five levels: (B, 1, z, y, x) in, logits of four classes (B, 4, z, y, x) out."""
@@ -108,9 +115,10 @@ class Mueller(Rival):
         """
         options = turn.options
         shape, spacing_mm = working_grid(StandardGrid(turn.grid_size).spacing_mm, options)
-        everywhere = torch.ones((1, 1, 1), dtype=torch.bool).expand(cut.signal.shape)
+        if not turn.validation:
+            cut = replace(cut, counted=torch.ones((1, 1, 1), dtype=torch.bool).expand(cut.signal.shape))
         patch = draw_patch(
-            replace(cut, counted=everywhere),
+            cut,
             rng,
             shape,
             positive_share=options.positive_share,

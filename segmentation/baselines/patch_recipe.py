@@ -47,6 +47,10 @@ class PatchRecipe(Rival):
     dimensions = "3D"
     patch_mm: ClassVar[Triple]
     multiple: ClassVar[int] = 16
+    stride: ClassVar[tuple[int, ...]] = (16, 16, 16)
+
+    def example_shape(self, options: TrainingOptions, grid_size: int) -> tuple[int, ...]:
+        return self.patch_shape(options, StandardGrid(grid_size).spacing_mm)
 
     def patch_shape(self, options: TrainingOptions, spacing_mm: Triple) -> Shape:
         """Return a patch's voxels (z, y, x) on a grid."""

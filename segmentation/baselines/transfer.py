@@ -69,12 +69,25 @@ class TransferUNet(Rival):
     freezes: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Any]] = {
         "batch_size": 2,
-        "validation_slices": 16,
+        "validation_slices": None,
         "optimiser": "adamw",
         "learning_rate": 1e-3,
         "weight_decay": 1e-4,
         "width": ENCODER_WIDTH,
     }
+
+    ignores: ClassVar[tuple[str, ...]] = ("positive_weight",)
+    stride: ClassVar[tuple[int, ...]] = (8, MULTIPLE, MULTIPLE)
+
+    def check(self, options: TrainingOptions, grid_size: int, world: int = 1) -> None:
+        """Refuse a file of encoder weights as well that is missing or does not fit; see `Recipe.check`."""
+        super().check(options, grid_size, world)
+        if options.encoder_weights is not None:
+            TransferNetwork(options.width).load_encoder(options.encoder_weights)
+
+    def example_shape(self, options: TrainingOptions, grid_size: int) -> tuple[int, ...]:
+        """Return the shape of the stacks of the second half of the steps; see `stack_grid`."""
+        return stack_grid(StandardGrid(grid_size).spacing_mm, False, options.patch)[0]
 
     def network(self, part: str, options: TrainingOptions) -> nn.Module:
         """Return the network: images 0 to 1 (B, 1, z, y, x) in, logits (B, 1, z, y, x) out."""

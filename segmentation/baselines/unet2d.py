@@ -16,7 +16,7 @@ from segmentation.training.examples import Batch, Example, draw_example
 from segmentation.training.losses import Total, alone, loss_and_dice
 from segmentation.training.options import TrainingOptions
 from segmentation.training.recipe import Crop, Forward, Rival, Turn
-from segmentation.unet import pad_to_multiple
+from segmentation.unet import MULTIPLE, pad_to_multiple
 from standard_space.progress import Progress, silent
 
 
@@ -36,6 +36,13 @@ class UNet2D(Rival):
     source: ClassVar[str] = "Ronneberger et al., MICCAI 2015, DOI 10.1007/978-3-319-24574-4_28"
     dimensions: ClassVar[str] = "2D"
     defaults: ClassVar[Mapping[str, Any]] = {"width": 64, "positive_weight": 1.0}
+
+    stride: ClassVar[tuple[int, ...]] = (MULTIPLE, MULTIPLE)
+
+    def example_shape(self, options: TrainingOptions, grid_size: int) -> tuple[int, ...]:
+        """Return rows and columns of a patch."""
+        side = options.patch_for(grid_size)
+        return side, side
 
     def network(self, part: str, options: TrainingOptions) -> nn.Module:
         """Return the U-Net; `TrainingOptions.width` is the first level's channels, published 64."""

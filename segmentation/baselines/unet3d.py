@@ -30,7 +30,7 @@ class UNet3D(PatchRecipe):
     defaults = {  # noqa: RUF012
         "width": 32,
         "batch_size": 2,
-        "validation_slices": 8,
+        "validation_slices": None,
         "optimiser": "adam",
         "learning_rate": 1e-3,
         "positive_weight": 1.0,

@@ -36,12 +36,13 @@ class VNet3D(PatchRecipe):
     defaults = {  # noqa: RUF012
         "width": 16,
         "batch_size": 2,
-        "validation_slices": 8,
+        "validation_slices": None,
         "optimiser": "adam",
         "learning_rate": 1e-3,
     }
     patch_mm = on_the_full_grid(128, 128, 128)
     multiple = 32
+    ignores = ("positive_weight",)
 
     def network(self, part: str, options: TrainingOptions) -> nn.Module:
         # Only the wiring is MONAI's object: without memory, and without a draw from the generator.

@@ -302,7 +302,7 @@ def _request(
         "lungcast_version": lungcast_version(),
         "operation": "crossvalidate",
         "folds": folds,
-        "options": options.to_json(),
+        "options": options.without_paths(),
         "space": scoring.space,
         "nsd_tolerance_mm": scoring.nsd_tolerance_mm,
         "device": device,

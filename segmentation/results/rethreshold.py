@@ -176,7 +176,11 @@ def rethreshold(
         stored.stem,
         stored.image,
         NativePrediction(stored.probability, mask, lungs, sides),
-        {**{key: stored.report[key] for key in ABOUT}, "aggregation": aggregation.to_json()},
+        {
+            # Older results do not name their method.
+            **{key: value for key, value in stored.report.items() if key in (*ABOUT, "method")},
+            "aggregation": aggregation.to_json(),
+        },
         target=stored.report["target"],
         lobes=stored.lobes,
         options=ResultOptions(consolidation_hu, True, stored.series),

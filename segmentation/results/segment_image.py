@@ -275,6 +275,7 @@ def _about(predictor: ScanPredictor, scan: Scan, image: CTImage, aggregation: Ag
     return {
         "target": predictor.model.target,
         "image_sha256": image.image_sha256,
+        "method": predictor.model.method,
         "model_id": predictor.model.model_id,
         "aggregation": aggregation.to_json(),
         "grid_size": predictor.model.grid_size,

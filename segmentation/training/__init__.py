@@ -1,4 +1,4 @@
-"""Training of the three networks, view by view [paper III-D]; docs/training.md."""
+"""Training of a method's networks, one after the other [paper III-D]; docs/training.md."""
 
 from segmentation.training.items import TrainingItem, items_of
 from segmentation.training.options import TrainingOptions

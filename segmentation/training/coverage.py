@@ -20,7 +20,7 @@ def note_what_is_not_drawn(mixture: Mixture, view: str, steps: int, note: Note) 
         enough, count = mixture.steps_for_all(kind), mixture.count(kind)
         if len(items) < count and steps < enough:
             note(
-                f"{steps} steps a view do not draw from all {count} {kind} scans; "
+                f"{steps} steps do not draw from all {count} {kind} scans; "
                 f"a run begun with {enough} steps would"
             )
 

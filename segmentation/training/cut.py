@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segmentation.signal import REFERENCE_WINDOW, input_air, input_signal
+from segmentation.training.sides import labelled_sides, left_lung_in
 from segmentation.views import VIEWS, plane_axes
 from simulator.synthetic_crop import SyntheticCrop
 from standard_space.errors import DataError
@@ -26,6 +27,8 @@ LUNG_RIM_MM = 6.0
 """The loss counts the lungs and this rim around them: nothing further out is ever used."""
 
 BYTES_PER_VOXEL = 4
+"""Of a cut scan; one more where right and left lung are kept."""
+
 TYPICAL_SHARE = {"infection": 0.6, "lungs": 1.0}
 """Share of the standard extent that a cut scan takes: lungs of 260 x 200 x 280 mm and the margin."""
 
@@ -63,7 +66,12 @@ class CutScan:
     @property
     def nbytes(self) -> int:
         """Memory of the volumes."""
-        return self.signal.numel() * BYTES_PER_VOXEL
+        return self.signal.numel() * bytes_per_voxel(self.lungs is not None)
+
+
+def bytes_per_voxel(sides: bool) -> int:
+    """Return the memory of a cut scan's voxel, with right and left lung or without."""
+    return BYTES_PER_VOXEL + (1 if sides else 0)
 
 
 def cut_scan(
@@ -78,7 +86,7 @@ def cut_scan(
     Parameters
     ----------
     sides : bool
-        Keep right and left lung.
+        Keep right and left lung; where the scan does not tell them apart, see `left_lung_in`.
 
     Raises
     ------
@@ -98,8 +106,10 @@ def cut_scan(
     cut = _cut_infection(signal[box], scan.lungs[box], scan.infection[box], spacing, air)
     if not sides:
         return cut
-    left = None if scan.left_lung is None else scan.left_lung[box]
-    return replace(cut, lungs=_sides(scan.lungs[box], left))
+    left = scan.left_lung
+    if left is None:
+        left = left_lung_in(scan.lungs, _hu(scan.signal, scan.window), spacing)
+    return replace(cut, lungs=labelled_sides(scan.lungs[box], left[box]))
 
 
 def cut_crop(
@@ -123,16 +133,16 @@ def cut_crop(
     shift = np.float32((own.level_hu - seen.level_hu) / seen.width_hu)
     signal = crop.signal * scale + shift
     cut = _cut_infection(signal, crop.lungs, crop.infection, crop.spacing_mm, seen.air_signal)
-    return replace(cut, lungs=_sides(crop.lungs, None)) if sides else cut
-
-
-def _sides(lungs: Flags, left: Flags | None) -> Tensor:
-    """Label right and left lung 1 and 2; where they were not told apart the middle of their box divides them."""
+    if not sides:
+        return cut
+    left = crop.left_lung
     if left is None:
-        columns = np.flatnonzero(lungs.any(axis=(0, 1)))
-        left = np.zeros_like(lungs)
-        left[:, :, (int(columns[0]) + int(columns[-1]) + 1) // 2 :] = True
-    return torch.from_numpy(lungs.astype(np.uint8) + (lungs & left).astype(np.uint8))
+        left = left_lung_in(crop.lungs, _hu(crop.signal, own), crop.spacing_mm)
+    return replace(cut, lungs=labelled_sides(crop.lungs, left))
+
+
+def _hu(signal: NDArray[np.float32], window: Window) -> NDArray[np.float32]:
+    return signal * np.float32(window.width_hu) + np.float32(window.level_hu)
 
 
 def _cut_infection(

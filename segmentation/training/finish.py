@@ -21,6 +21,7 @@ from segmentation.training.items import TrainingItem, loaded_or_noted, patient_r
 from segmentation.training.material import Material, Notes
 from segmentation.training.mixture import Mixture
 from segmentation.training.options import TrainingOptions
+from segmentation.training.recipe import Recipe
 from segmentation.training.run_folder import RunFolder, preparing
 from segmentation.training.three_way import offsets_of
 from segmentation.tuning import not_tuned_on, tune
@@ -57,10 +58,10 @@ def finished_model(
     reached = {state.view: state.step for state in ordered}
     said = {*notes.texts, *(text for state in ordered for text in state.notes)}
     training: dict[str, Any] = {
-        "options": options.to_json(),
+        "options": options.without_paths(),
         "seed": options.seed,
         "steps_per_view": reached,
-        "patch": options.patch_for(mixture.grid_size),
+        "patch": _patch(recipe, options, mixture.grid_size),
         "device": device.type,
         "originals": len(material.originals),
         "synthetic": len(material.synthetic),
@@ -173,6 +174,12 @@ def segmenter_of(
         input_window=options.input_window,
         training=training,
     )
+
+
+def _patch(recipe: Recipe, options: TrainingOptions, grid_size: int) -> int | list[int]:
+    """Return the side of the training patches, voxels; of unequal ones all sides, (z, y, x)."""
+    sides = recipe.example_shape(options, grid_size)
+    return sides[0] if len(set(sides)) == 1 else list(sides)
 
 
 def _said(view: str) -> str:

@@ -44,6 +44,8 @@ class ViewTrainer:
         Of the whole run.
     device : torch.device
     ranks : Ranks
+    begun_with : int, optional
+        Steps of the run as it was begun, `steps` when absent.
     """
 
     def __init__(
@@ -53,7 +55,10 @@ class ViewTrainer:
         steps: int,
         device: torch.device,
         ranks: Ranks | None = None,
+        *,
+        begun_with: int | None = None,
     ) -> None:
+        self._begun_with = steps if begun_with is None else begun_with
         self.state, self.options, self.steps, self.device = state, options, steps, device
         self.ranks = ranks or Ranks()
         self.recipe = recipe_of(options.method)
@@ -84,7 +89,7 @@ class ViewTrainer:
         if not self._settled and state.step >= round((1.0 - SETTLING_SHARE) * self.steps):
             self._settled = True
             fix_batch_statistics(self.network)
-        self.recipe.prepare(self.network, state.step, self.steps)
+        self.recipe.prepare(self.network, state.step, self._begun_with)
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate(state.step)
         batch = _moved(batch, self.device)

@@ -12,7 +12,7 @@ import torch
 
 from segmentation.methods import recipe_of
 from segmentation.segmenter import seed_for
-from segmentation.training.cut import BYTES_PER_VOXEL, TYPICAL_SHARE, CutScan
+from segmentation.training.cut import TYPICAL_SHARE, CutScan, bytes_per_voxel
 from segmentation.training.examples import Batch, Example
 from segmentation.training.items import TrainingItem
 from segmentation.training.options import SLICES_PER_SCAN, TrainingOptions
@@ -78,7 +78,8 @@ class Mixture:
         self.grid_size = grid_size_of([*originals, *synthetic], sampler, options, note)
         self.shares = list(wanted.values())
         self._pools: list[Pool] = []
-        volume_mb = BYTES_PER_VOXEL * self.grid_size**3 * TYPICAL_SHARE[options.target] / 2**20
+        voxels = self.grid_size**3 * TYPICAL_SHARE[options.target]
+        volume_mb = bytes_per_voxel(self._recipe.needs_lungs) * voxels / 2**20
         # The sampler's own sources take a part as large as that of each kind.
         parts = len(wanted) + ("on_the_fly" in wanted)
         held = max(1, int(options.memory_mb / parts / volume_mb))

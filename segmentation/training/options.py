@@ -26,6 +26,9 @@ POSITIVE_WEIGHTS = {"infection": 8.0, "lungs": 2.0}
 VALIDATIONS = 20
 """Validations in a run where `validate_every` is not given."""
 
+NEWER = ("method", "slice_offsets_mm", "preprocess", "encoder_weights")
+"""Options that older runs have not: theirs are the defaults."""
+
 NOT_OF_THE_RESULT = ("checkpoint_minutes",)
 """Options that may differ between the parts of one run: no weight depends on them."""
 
@@ -55,13 +58,13 @@ class TrainingOptions:
     width : int
         Channels of the networks' first level.
     positive_share : float
-        Share of slices drawn where there is something to find, 0 to 1.
+        Share of slices drawn where there is something to find, 0 to 1. In validation it is a half at least.
     synthetic_share : float
         Share of slices drawn from stored synthetic scans, when there are any, 0 to 1.
     on_the_fly_share : float
         Share of slices drawn from volumes that a `ProgressionSampler` makes meanwhile, when there is one.
     patch : int, optional
-        Side of the training patches, voxels; three eighths of the grid when absent.
+        Side of the training patches, voxels; three eighths of the grid when absent, or what the method has.
     positive_weight : float, optional
         Weight of the target's pixels in the cross-entropy. With 1 the best Dice lies at probabilities far below
         2/3. For the infection 8 brings it near the paper's rule (sum > 2); for the lungs, where hardly a pixel
@@ -74,8 +77,9 @@ class TrainingOptions:
         Of the finished model, on the rule's scale. Not with validation scans: they tune it.
     validate_every : int, optional
         Steps between validations; a twentieth of the steps when absent.
-    validation_slices : int
-        Drawn once, from the validation scans in turn.
+    validation_slices : int or None
+        Drawn once, from the validation scans in turn, at least one of each. None: by what an example holds, see
+        `segmentation.training.validation.examples_for`.
     patience : int, optional
         A view stops after so many validations in a row without a better Dice.
     vary : bool
@@ -92,7 +96,7 @@ class TrainingOptions:
     preprocess : bool
         Of the method mueller: its clipping, z-score and resampling.
     encoder_weights : str, optional
-        Of the method transfer: file with an encoder's weights to start from.
+        Of the method transfer: file with an encoder's weights to start from. A run reads it once, at its start.
     """
 
     method: str = THREE_WAY
@@ -113,7 +117,7 @@ class TrainingOptions:
     rule: str = "sum>t"
     threshold: float | None = None
     validate_every: int | None = None
-    validation_slices: int = 64
+    validation_slices: int | None = 64
     patience: int | None = None
     vary: bool = True
     compiled: bool = False
@@ -218,13 +222,17 @@ class TrainingOptions:
             if getattr(self, name) is not None:
                 raise UsageError(f"{_said(name)} needs validation scans", remedy=remedy)
 
+    def without_paths(self) -> dict[str, Any]:
+        """Plain values, as a model and a run keep them: no path of the user's computer among them."""
+        return {**self.to_json(), "encoder_weights": None}
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> TrainingOptions:
-        """Options of plain values.
+        """Options of plain values; those of before there were other methods lack `NEWER`.
 
         Raises
         ------
@@ -232,9 +240,9 @@ class TrainingOptions:
             Not those of options.
         """
         known = {field.name for field in fields(cls)}
-        if not isinstance(content, dict) or set(content) != known:
+        if not isinstance(content, dict) or not known - set(NEWER) <= set(content) <= known:
             raise UsageError("not stored training options", got=content)
-        offsets = content["slice_offsets_mm"]
+        offsets = content.get("slice_offsets_mm")
         return cls(**{**content, "slice_offsets_mm": None if offsets is None else tuple(offsets)})
 
 

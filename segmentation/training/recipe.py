@@ -6,6 +6,7 @@ method by name is in `segmentation.methods`.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from segmentation.training.cut import CutScan
 from segmentation.training.examples import Batch, Example
 from segmentation.training.losses import Total, alone, learning_rate_at
 from segmentation.training.options import TrainingOptions
+from standard_space.errors import UsageError
 from standard_space.progress import Progress, silent
 
 Forward = Callable[[Tensor], Tensor]
@@ -41,6 +43,8 @@ class Turn:
         The optimiser step the example is for, from 0, and all of the run.
     vary : bool
         Vary the example at random; not for validation.
+    validation : bool
+        The example is scored and not learned from: it counts where an infection is looked for in the end.
     """
 
     options: TrainingOptions
@@ -48,6 +52,7 @@ class Turn:
     step: int
     steps: int
     vary: bool = True
+    validation: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,12 @@ class Recipe(ABC):
         Some layers get no gradient in some steps, see `prepare`.
     targets : tuple of str
         What it can be trained to find.
+    ignores : tuple of str
+        Fields of `TrainingOptions` that mean nothing to it, and may not be given.
+    view_count : int
+        Probabilities that its networks give of a scan, which a rule makes one of.
+    stride : tuple of int
+        Along each axis of an example: how many voxels become one in the deepest layer.
     """
 
     name: ClassVar[str]
@@ -109,6 +120,45 @@ class Recipe(ABC):
     needs_lungs: ClassVar[bool] = False
     freezes: ClassVar[bool] = False
     targets: ClassVar[tuple[str, ...]] = ("infection",)
+    ignores: ClassVar[tuple[str, ...]] = ()
+    view_count: ClassVar[int] = 1
+    stride: ClassVar[tuple[int, ...]]
+
+    def check(self, options: TrainingOptions, grid_size: int, world: int = 1) -> None:
+        """Refuse options that cannot be trained with, before anything is written.
+
+        Parameters
+        ----------
+        grid_size : int
+            Of the standard grid that the scans lie on.
+        world : int
+            Processes that share every step.
+
+        Raises
+        ------
+        UsageError
+            Fewer examples a step than processes, or too little in the deepest layer for batch normalisation.
+        DataError
+            A file that the user brings cannot be used.
+        """
+        if options.batch_size < world:
+            raise UsageError(
+                "every process needs an example of each step",
+                got=f"batch {options.batch_size}, {world} processes",
+                remedy=f"use --batch {world} or more",
+            )
+        sides = self.example_shape(options, grid_size)
+        deepest = math.prod(math.ceil(side / step) for side, step in zip(sides, self.stride, strict=True))
+        if options.batch_size // world * deepest < 2:
+            raise UsageError(
+                "batch normalisation needs more than one value in the deepest level",
+                got=f"batch {options.batch_size} of patches of {sides[-1]}, {world} processes",
+                remedy="use a larger --batch or --patch",
+            )
+
+    @abstractmethod
+    def example_shape(self, options: TrainingOptions, grid_size: int) -> tuple[int, ...]:
+        """Return the voxels of a training example along its axes; at the end, where that changes on the way."""
 
     @abstractmethod
     def network(self, part: str, options: TrainingOptions) -> nn.Module:
@@ -181,7 +231,13 @@ class Recipe(ABC):
         return learning_rate_at(step, steps, options.peak_rate)
 
     def prepare(self, network: nn.Module, step: int, steps: int) -> None:  # noqa: B027
-        """Change what is trained, before a step: to freeze and release layers. Nothing by default."""
+        """Change what is trained, before a step: to freeze and release layers. Nothing by default.
+
+        Parameters
+        ----------
+        step, steps : int
+            The step, from 0, and all of the run as it was begun: an extension changes nothing that is done.
+        """
 
 
 class Rival(Recipe):

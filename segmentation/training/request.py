@@ -11,6 +11,7 @@ from segmentation.methods import THREE_WAY, options_for
 from segmentation.training.cut import MARGIN_MM, TYPICAL_SHARE
 from segmentation.training.items import TrainingItem, items_of, validation_patients
 from segmentation.training.options import TrainingOptions
+from segmentation.training.run_folder import encoder_sha256_of
 from simulator.fits import CohortFits
 from simulator.sampler import ProgressionSampler
 from standard_space.cohort import Cohort, open_with_sources
@@ -42,21 +43,29 @@ def resumed(stored: dict[str, Any], given: Arguments, steps: int | None) -> Argu
     ------
     UsageError
         What is named again differs, or the run was not begun by the command.
+    DataError
+        The encoder weights that are named again cannot be read.
     """
     known = stored["arguments"]
     if known is None:
         raise UsageError(
             "this run was not begun by `lungcast train`", remedy="continue it where it was begun"
         )
-    for name, value in given.items():
-        if known.get(name) != value:
+    # Older runs name no method. A file is known by its content: it may have moved.
+    began = {"method": THREE_WAY, **known, "encoder_weights": stored.get("encoder_sha256")}
+    again = {**given}
+    if "encoder_weights" in given:
+        again["encoder_weights"] = encoder_sha256_of(given["encoder_weights"])
+    for name, value in again.items():
+        if began.get(name) != value:
             raise UsageError(
                 f"the run that is continued was begun with another {name.replace('_', ' ')}",
                 got=value,
-                expected=known.get(name),
+                expected=began.get(name),
                 remedy="leave the option out, or begin anew with --force",
             )
-    return {**known, "steps": stored["steps"] if steps is None else steps, "epochs": None}
+    kept = {**known, "encoder_weights": given.get("encoder_weights", known.get("encoder_weights"))}
+    return {**kept, "steps": stored["steps"] if steps is None else steps, "epochs": None}
 
 
 def options_of(arguments: Arguments) -> TrainingOptions:

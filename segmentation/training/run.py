@@ -5,13 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from segmentation.device import choose_device
-from segmentation.methods import THREE_WAY, load_segmenter, recipe_of
+from segmentation.methods import load_segmenter, recipe_of
 from segmentation.segmenter import Segmenter
 from segmentation.training.checkpoint import ViewState
 from segmentation.training.coverage import note_what_is_not_drawn
@@ -25,9 +26,9 @@ from segmentation.training.mixture import grid_size_of
 from segmentation.training.options import TrainingOptions
 from segmentation.training.parallel import train_on_devices
 from segmentation.training.pool import Note
-from segmentation.training.run_folder import RunFolder, stored_run
+from segmentation.training.run_folder import RunFolder, is_begun, stored_run
 from segmentation.training.validation import ValidationSlices
-from segmentation.unet import MULTIPLE
+from segmentation.views import VIEWS
 from simulator.sampler import ProgressionSampler
 from standard_space.errors import UsageError
 from standard_space.progress import Progress, silent
@@ -138,7 +139,11 @@ def train_views(
         given = stored is None
     else:
         given = stored is None or options.steps is not None or options.epochs is not None
-    views = checked_views(views, recipe_of(options.method).parts, folder)
+    if stored is not None and is_begun(folder, options):
+        # What the user brings is in the checkpoints by now; its file may be gone.
+        options = replace(options, encoder_weights=None)
+    recipe = recipe_of(options.method)
+    views = checked_views(views, recipe.parts, folder)
     several = devices or _one_gpu_each(device, views)
     with ExitStack() as stack:
         stack.enter_context(out_of_memory_told())
@@ -151,7 +156,7 @@ def train_views(
         steps = options.steps_for(count) if given else int((stored or {})["steps"])
         # Before the folder is touched, so that what cannot be trained leaves nothing behind.
         grid_size = grid_size_of(material.training, material.sampler, options, notes)
-        _check_batch(options, options.patch_for(grid_size), ranks.world)
+        recipe.check(options, grid_size, ranks.world)
         if folder is None and not several:
             if ranks.world > 1:
                 raise UsageError("several processes need a folder to write the model into")
@@ -201,7 +206,7 @@ def train_here(
         slices = None
         if material.validation and ranks.first:
             slices = ValidationSlices(material.validation, state.view, run.options, mixture.grid_size, notes)
-        trainer = ViewTrainer(state, run.options, run.steps, device, ranks)
+        trainer = ViewTrainer(state, run.options, run.steps, device, ranks, begun_with=run.begun_with)
         for text in state.notes:
             notes(text)
         train_view(trainer, mixture, slices=slices, keep=keep, progress=progress if ranks.first else silent)
@@ -221,7 +226,10 @@ def checked_views(
         return tuple(parts)
     for view in views:
         if view not in parts:
-            raise UsageError("unknown view", got=view, expected=", ".join(parts))
+            remedy = (
+                None if tuple(parts) == VIEWS else "the method has networks of its own: leave --views out"
+            )
+            raise UsageError("unknown view", got=view, expected=", ".join(parts), remedy=remedy)
     if not views or (folder is None and len(set(views)) < len(parts)):
         raise UsageError(
             "a model needs all its views", got=", ".join(views) or "none", expected=", ".join(parts)
@@ -249,15 +257,6 @@ def _in_memory(
             notes(text)
         states[view] = train_view(trainer, mixture, slices=slices, progress=progress)
     return finished_model(states, options, mixture, material, notes, device)
-
-
-def _check_batch(options: TrainingOptions, patch: int, world: int) -> None:
-    if options.method == THREE_WAY and options.batch_size // world * (patch // MULTIPLE) ** 2 < 2:
-        raise UsageError(
-            "batch normalisation needs more than one value in the deepest level",
-            got=f"batch {options.batch_size} of patches of {patch}, {world} processes",
-            remedy="use a larger --batch or --patch",
-        )
 
 
 def _one_gpu_each(device: str | torch.device, views: Sequence[str]) -> list[str] | None:

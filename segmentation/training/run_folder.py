@@ -2,8 +2,8 @@
 
 ::
 
-    MODEL/training/run.json             options, steps (now, and when it was begun), fingerprints of the data,
-                                        the command's arguments
+    MODEL/training/run.json             options, steps (now, and when it was begun), fingerprints of the data and
+                                        of the encoder's weights, the command's arguments
     MODEL/training/<view>/checkpoint.pt
     MODEL/training/<view>/history.csv
     MODEL/history.csv                   of all views, made anew with every checkpoint
@@ -31,6 +31,7 @@ from standard_space.files import (
     prepare_output_folder,
     read_mark,
     read_own_json,
+    sha256_of,
     write_json,
 )
 from standard_space.folders import folder_lock
@@ -72,12 +73,20 @@ class RunFolder:
         Per view.
     begun_with : int
         The steps when it was begun; what is drawn depends on them, and not on an extension.
+    encoder_sha256 : str or None
+        Of the encoder weights that it was begun with.
     """
 
     def __init__(
-        self, folder: Path, options: TrainingOptions, steps: int, begun_with: int | None = None
+        self,
+        folder: Path,
+        options: TrainingOptions,
+        steps: int,
+        begun_with: int | None = None,
+        encoder_sha256: str | None = None,
     ) -> None:
         self.folder, self.options, self.steps = folder, options, steps
+        self.encoder_sha256 = encoder_sha256
         self.begun_with = steps if begun_with is None else begun_with
 
     @classmethod
@@ -160,12 +169,16 @@ class RunFolder:
                 _refuse_while_training(folder)
                 (folder / TRAINING / RUN_FILE).unlink(missing_ok=True)
             prepare_output_folder(folder, "model", force=force or (resume and _barely_begun(folder)))
-            run = cls(folder, options, steps)
+            encoder = encoder_sha256_of(options.encoder_weights)
+            run = cls(folder, options, steps, encoder_sha256=encoder)
             run._write(data, arguments)
             return run
         began = TrainingOptions.from_json(stored["options"])
         _check_same(folder, began, options, stored["data"], data)
-        run = cls(folder, options, steps, int(stored["begun_with"]))
+        encoder = stored.get("encoder_sha256")
+        if not is_begun(folder, options):
+            _check_encoder(folder, encoder, encoder_sha256_of(options.encoder_weights))
+        run = cls(folder, options, steps, int(stored["begun_with"]), encoder)
         if steps != int(stored["steps"]):
             reached = max((state.step for state in run.states().values()), default=0)
             if steps < reached:
@@ -187,7 +200,8 @@ class RunFolder:
             "lungcast_version": lungcast_version(),
             "steps": self.steps,
             "begun_with": self.begun_with,
-            "options": self.options.to_json(),
+            "options": self.options.without_paths(),
+            "encoder_sha256": self.encoder_sha256,
             "data": data,
             "arguments": arguments,
         }
@@ -263,6 +277,41 @@ def unwritable(folder: Path, error: OSError) -> DataError:
     )
 
 
+def is_begun(folder: str | Path | None, options: TrainingOptions) -> bool:
+    """Whether every network of a run has a checkpoint: what it starts from is then no longer needed."""
+    parts = recipe_of(options.method).parts
+    return folder is not None and all(
+        (Path(folder) / TRAINING / part / CHECKPOINT).is_file() for part in parts
+    )
+
+
+def encoder_sha256_of(path: str | None) -> str | None:
+    """Return the SHA-256 of a file of encoder weights, None of none.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read.
+    """
+    if path is None:
+        return None
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise DataError("the encoder weights cannot be read", where=path, got=error.strerror) from error
+
+
+def _check_encoder(folder: Path, known: str | None, given: str | None) -> None:
+    if known != given:
+        raise UsageError(
+            "the run in this folder was begun with other encoder weights",
+            where=folder,
+            got="none" if given is None else f"SHA-256 {given}",
+            expected="none" if known is None else f"SHA-256 {known}",
+            remedy="name the same file, or begin anew with --force",
+        )
+
+
 def _barely_begun(folder: Path) -> bool:
     """Whether a run was killed here before it could say what it is, or while it replaced another."""
     mark = read_mark(folder)
@@ -297,7 +346,7 @@ def _check_same(
             got=f"other {', '.join(differ)}",
             remedy="name the same ones, or begin anew with --force",
         )
-    before, now = began.to_json(), options.to_json()
+    before, now = began.without_paths(), options.without_paths()
     differ = [name for name in _differing(before, now) if name not in free]
     if differ:
         raise UsageError(

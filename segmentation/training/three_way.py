@@ -13,7 +13,7 @@ from segmentation.training.examples import Batch, Example, draw_example
 from segmentation.training.losses import Total, alone, loss_and_dice
 from segmentation.training.options import TrainingOptions
 from segmentation.training.recipe import Recipe, Turn
-from segmentation.unet import UNet, channels_last
+from segmentation.unet import MULTIPLE, UNet, channels_last
 from segmentation.views import OFFSETS_MM, VIEWS
 
 
@@ -28,6 +28,13 @@ class ThreeWay(Recipe):
     rules = RULES
     pixel_cut = 2 / 3
     targets = TARGETS
+    view_count = len(VIEWS)
+    stride = (MULTIPLE, MULTIPLE)
+
+    def example_shape(self, options: TrainingOptions, grid_size: int) -> tuple[int, ...]:
+        """Rows and columns of a patch."""
+        side = options.patch_for(grid_size)
+        return side, side
 
     def network(self, part: str, options: TrainingOptions) -> nn.Module:
         """A view's U-Net."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -51,7 +52,8 @@ def measure_throughput(
     trainer = ViewTrainer(ViewState(view), options, STEPS, chosen)
     begun, taken = 0.0, 0
     with threads_kept() as most:
-        use_threads_worth(options.batch_size * options.patch_for(mixture.grid_size) ** 2, chosen, most)
+        voxels = math.prod(trainer.recipe.example_shape(options, mixture.grid_size))
+        use_threads_worth(options.batch_size * voxels, chosen, most)
         batches = mixture.batches(view, range(STEPS), chosen)
         for taken, batch in enumerate(batches, start=1 - WARM_STEPS):
             trainer.step(batch)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,6 +19,16 @@ from segmentation.training.options import TrainingOptions
 from segmentation.training.pool import Note
 from segmentation.training.recipe import Turn
 from standard_space.errors import DataError
+
+LEAST_POSITIVE_SHARE = 0.5
+"""Of the examples that show the target: a Dice of examples without it says little."""
+
+VALIDATED_VOXELS = 2**20
+"""Patches of a volume resemble each other within: they hold more voxels than the three-way method's slices, of
+which 64 for each of three views are half a million pixels on the grid of 128."""
+
+FEWEST, MOST = 8, 64
+"""Examples, however large or small they are."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +76,9 @@ class ValidationSlices:
     ) -> None:
         self._recipe = recipe_of(options.method)
         self._examples: list[Example] = []
-        for place, item in enumerate(items[: options.validation_slices]):
-            numbers = range(place, options.validation_slices, len(items))
+        count = examples_for(options, len(items), self._recipe.example_shape(options, grid_size))
+        for place, item in enumerate(items):
+            numbers = range(place, count, len(items))
             self._examples += _draw(item, view, options, grid_size, numbers, note)
         self._batch = options.batch_size
         if not any(bool((self._recipe.positives(e.truth) * e.counted).any()) for e in self._examples):
@@ -93,6 +105,24 @@ class ValidationSlices:
         return ValidationScore(float(2 * found[0] / found[1]), float(2 * soft[0] / soft[1]))
 
 
+def examples_for(options: TrainingOptions, scans: int, shape: Sequence[int]) -> int:
+    """Return how many examples are validated on: one of each scan at least.
+
+    Where the options give no number, as many as hold `VALIDATED_VOXELS` together, within `FEWEST` and `MOST`.
+
+    Parameters
+    ----------
+    scans : int
+        To validate on.
+    shape : sequence of int
+        Voxels of an example along its axes.
+    """
+    count = options.validation_slices
+    if count is None:
+        count = min(max(math.ceil(VALIDATED_VOXELS / math.prod(shape)), FEWEST), MOST)
+    return max(count, scans)
+
+
 def _draw(
     item: TrainingItem, view: str, options: TrainingOptions, grid_size: int, numbers: range, note: Note
 ) -> list[Example]:
@@ -117,10 +147,22 @@ def _draw(
         note(f"{item.name}: left out of validation, {error.what}")
         return []
     # As at the end of training: what changes on the way, a size of input, has then reached its last state.
-    turn = Turn(options, grid_size, step=1, steps=1, vary=False)
+    share = max(options.positive_share, LEAST_POSITIVE_SHARE)
+    shown = replace(options, positive_share=share)
+    turn = Turn(shown, grid_size, step=1, steps=1, vary=False, validation=True)
     return [
-        recipe.example(
-            cut, view, np.random.default_rng(seed_for(options.seed, view, "validation", str(number))), turn
+        _compact(
+            recipe.example(
+                cut,
+                view,
+                np.random.default_rng(seed_for(options.seed, view, "validation", str(number))),
+                turn,
+            )
         )
         for number in numbers
     ]
+
+
+def _compact(example: Example) -> Example:
+    """Return an example whose masks and labels take a byte: all of them are in memory throughout the training."""
+    return Example(example.stack, example.truth.to(torch.uint8), example.counted.to(torch.uint8))

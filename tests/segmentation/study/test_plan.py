@@ -11,8 +11,8 @@ pytest.importorskip("monai")
 
 from segmentation.methods import METHODS, THREE_WAY
 from segmentation.study.plan import OFFSETS_MM, Arm, StudyPlan
-from segmentation.study.settings import parse_settings
 from segmentation.study.records import canonical_variant
+from segmentation.study.settings import parse_settings
 from standard_space.errors import UsageError
 
 SETTINGS = {"": {"steps": 20, "width": 2}}

@@ -61,7 +61,7 @@ def test_what_the_model_remembers_of_its_training() -> None:
     ]
     assert re.fullmatch(r"xy loss \d\.\d{3} Dice 0\.\d\d", steps[0][0])
     assert sorted(notes) == [
-        "3 steps a view do not draw from all 2 original scans; a run begun with 8 steps would",
+        "3 steps do not draw from all 2 original scans; a run begun with 8 steps would",
         "P9/S1: left out of training, it has no infection annotation",
     ]
     training = model.training
