@@ -20,7 +20,7 @@ demo: $(INSTALLED)
 	$(BIN)/lungcast demo $(OUT) --force
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow

@@ -23,7 +23,8 @@ from segmentation.methods import recipe_of
 from segmentation.segmenter import MODEL_FILE
 from segmentation.training.checkpoint import CHECKPOINT, ViewState, read_state, write_state
 from segmentation.training.history import HISTORY, read_rows, write_rows
-from segmentation.training.options import NOT_OF_THE_RESULT, TrainingOptions
+from segmentation.training.options import TrainingOptions
+from segmentation.training.same_run import Data, check_same
 from standard_space.errors import DataError, UsageError
 from standard_space.files import (
     LOCK,
@@ -42,9 +43,6 @@ RUN_FILE = "run.json"
 SCHEMA = 2
 WAIT_SECONDS = 600.0
 """For another process to prepare the folder or to finish the model, before giving up."""
-
-Data = dict[str, str]
-"""Fingerprints of what is trained and validated on, by kind."""
 
 
 def stored_run(folder: str | Path) -> dict[str, Any] | None:
@@ -174,7 +172,7 @@ class RunFolder:
             run._write(data, arguments)
             return run
         began = TrainingOptions.from_json(stored["options"])
-        _check_same(folder, began, options, stored["data"], data)
+        check_same(folder, began, options, stored["data"], data)
         encoder = stored.get("encoder_sha256")
         if not is_begun(folder, options):
             _check_encoder(folder, encoder, encoder_sha256_of(options.encoder_weights))
@@ -328,35 +326,3 @@ def _refuse_while_training(folder: Path) -> None:
     for lock in sorted((folder / TRAINING).glob(f"*/{LOCK}")):
         with folder_lock(lock.parent):
             pass
-
-
-def _check_same(
-    folder: Path,
-    began: TrainingOptions,
-    options: TrainingOptions,
-    known: Data,
-    data: Data,
-) -> None:
-    free = {"steps", "epochs", *NOT_OF_THE_RESULT}
-    differ = _differing(known, data)
-    if differ:
-        raise UsageError(
-            "the run in this folder was begun with other scans",
-            where=folder,
-            got=f"other {', '.join(differ)}",
-            remedy="name the same ones, or begin anew with --force",
-        )
-    before, now = began.without_paths(), options.without_paths()
-    differ = [name for name in _differing(before, now) if name not in free]
-    if differ:
-        raise UsageError(
-            "the run in this folder was begun with other options",
-            where=folder,
-            got=", ".join(f"{name} {now[name]}" for name in differ),
-            expected=", ".join(str(before[name]) for name in differ),
-            remedy="leave them out, or begin anew with --force",
-        )
-
-
-def _differing(a: dict[str, Any], b: dict[str, Any]) -> Iterable[str]:
-    return [name for name in sorted(a.keys() | b.keys()) if a.get(name) != b.get(name)]
