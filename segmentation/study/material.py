@@ -89,17 +89,19 @@ def check_inputs(
     items = [item for item in items_of(cohort) if not item.synthetic]
     check_images(items)
     own = {item.patient for item in items}, {item.image_sha256 for item in items} - {""}
-    grids = {item.grid_size for item in items}
+    grids = {item.grid_size for item in items} - {0}
     if (OBSERVED in plan.generators) != (more is not None):
         raise UsageError("the generator observed and --more COHORT, where its scans come from, go together")
     if more is not None:
         added = [item for item in items_of(more) if not item.synthetic]
         check_images([*items, *added])
-        if {item.grid_size for item in added} != grids:
+        if {item.grid_size for item in added} - {0} != grids:
             raise UsageError("the cohort of more scans lies on another grid", where=more.folder)
         own = own[0] | {item.patient for item in added}, own[1] | {item.image_sha256 for item in added} - {""}
     for name, held in tests.items():
         theirs = [item for item in items_of(held) if not item.synthetic]
+        if not theirs:
+            raise UsageError(f"the test cohort {name} has no observed scan", where=held.folder)
         mixed = [item.name for item in theirs if item.patient in own[0] or item.image_sha256 in own[1]]
         if mixed:
             raise UsageError(
@@ -108,7 +110,8 @@ def check_inputs(
                 got=", ".join(mixed[:5]),
                 remedy="test on others",
             )
-        if {item.grid_size for item in theirs} != grids:
+        # 0: the file cannot be read; it is named when it is to be scored.
+        if not {item.grid_size for item in theirs} - {0} <= grids:
             raise UsageError(f"the test cohort {name} lies on another grid", where=held.folder)
 
 

@@ -84,15 +84,19 @@ class OneView(ScanPredictor):
 
 
 class Scans:
-    """Scans of some entries, read one at a time whenever they are gone through."""
+    """Scans of some entries, read one at a time whenever they are gone through.
+
+    One that cannot be read is passed over: training has left it out and said so.
+    """
 
     def __init__(self, cohort: Cohort, entries: Sequence[Entry], *, normalised: bool) -> None:
         self._cohort, self._entries, self._normalised = cohort, entries, normalised
 
     def __iter__(self) -> Iterator[Scan]:
         for entry in self._entries:
-            scan = self._cohort.read(entry)
-            yield scan if self._normalised else unnormalised(scan)
+            scan = told(self._cohort.read, entry)
+            if not isinstance(scan, LungcastError):
+                yield scan if self._normalised else unnormalised(scan)
 
 
 def variants_of(
@@ -146,10 +150,7 @@ def score_run(
     tests : dict of str to Cohort
         By name.
 
-    Raises
-    ------
-    DataError
-        The model was trained or tuned on a patient it would be scored on.
+    A patient that the model was trained or tuned on is such a failure.
     """
     predictor = predictor_for(model, device=device)
     normalised = "normalise" not in run.arm.parts

@@ -241,3 +241,10 @@ def test_inputs_whose_results_could_not_be_trusted(tmp_path: Path) -> None:
 def test_a_ratio_that_gives_no_scan_is_told(inputs: Inputs) -> None:
     with pytest.raises(DataError, match="no synthetic scan to train on at this ratio"):
         made_for(inputs, run_of("ellipsoids", 1e-9))
+
+
+def test_a_test_cohort_needs_an_observed_scan(tmp_path: Path) -> None:
+    cohort = toy_cohort(tmp_path / "c", *(toy_scan(f"P{k}", "1", seed=k) for k in range(4)))
+    empty = toy_cohort(tmp_path / "empty")
+    with pytest.raises(UsageError, match="no observed scan"):
+        check_inputs(cohort, {"empty": empty}, StudyPlan((THREE_WAY,), (0.0,), folds=(2,)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from segmentation.study.plan import OFFSETS_MM, Arm, StudyPlan
 from segmentation.study.records import canonical_variant
 from segmentation.study.settings import parse_settings
 from standard_space.errors import UsageError
+from standard_space.files import sha256_of
 
 SETTINGS = {"": {"steps": 20, "width": 2}}
 
@@ -254,3 +256,12 @@ def test_variants_and_other_generators_run_at_the_largest_number_of_folds_only()
     plan = plan_of(ratios=(0.0, 200.0), folds=(2, 3), without=("normalise",), choices=("offsets",))
     of = {folds: {run.arm.variant for run in plan.runs() if run.folds == folds} for folds in (2, 3)}
     assert of == {2: {""}, 3: {"", "normalise=off", "offsets=narrow", "offsets=single"}}
+
+
+def test_a_file_is_known_by_its_content_and_never_by_its_path(tmp_path: Path) -> None:
+    weights = tmp_path / "jane_doe.pt"
+    weights.write_bytes(b"weights")
+    settings = {"transfer": {"encoder_weights": str(weights)}}
+    told = StudyPlan(("transfer",), (0.0,), folds=(2,), settings=settings).to_json()
+    assert "jane_doe" not in str(told)
+    assert told["options"]["transfer"]["encoder_weights"] == sha256_of(weights)

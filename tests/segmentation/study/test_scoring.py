@@ -239,3 +239,12 @@ def test_without_normalisation_the_same_voxels_are_scored(cohort: Cohort) -> Non
     model.aggregation = Aggregation("sum>t", 1.5)
     lively = [scored(cohort, model, run=one).rows for one in (RUN, run)]
     assert [row.predicted_ml for row in lively[0]] != [row.predicted_ml for row in lively[1]]
+
+
+def test_a_validation_scan_that_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
+    scans = [toy_scan(name, "1", seed=seed) for seed, name in enumerate((*TUNED, *TESTED))]
+    cohort = toy_cohort(tmp_path / "c", *scans)
+    cohort.path(cohort.entries[0]).write_bytes(b"damaged")
+    found = scored(cohort, plan=plan_of(without=("combine",)))
+    assert {row.variant for row in found.rows} == {"", *(f"view={view}" for view in VIEWS)}
+    assert not found.failures
