@@ -34,7 +34,7 @@ lint: $(DEV_INSTALLED)
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) $(OUT)
+	rm -rf $(VENV) $(OUT) .numba_cache
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lungcast needs Python 3.11 or newer; set PYTHON=")'
