@@ -6,13 +6,13 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from segmentation.methods import THREE_WAY
 from segmentation.study.contrast_table import IDENTITY, Line, contrast_table, identity, patients_of, scans_of
 from segmentation.study.records import GENERATORS, Configuration, CostRow, Row
 from segmentation.study.statistics import estimate, median_of
 from segmentation.study.study_results import (
     NOTHING,
     OURS,
-    THREE_WAY,
     USUAL_RATIO,
     Level,
     StudyResults,

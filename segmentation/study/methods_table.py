@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from segmentation.evaluation.metrics import FAILURE_DICE
+from segmentation.methods import THREE_WAY
 from segmentation.study.contrast_table import (
     DICE,
     IDENTITY,
@@ -30,7 +31,7 @@ from segmentation.study.statistics import (
     paired,
     score,
 )
-from segmentation.study.study_results import THREE_WAY, StudyResults, cohort_name
+from segmentation.study.study_results import StudyResults, cohort_name
 from segmentation.study.table import (
     DASH,
     DIFFERENCE_COLUMNS,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -26,6 +25,7 @@ from segmentation.training.run_folder import TRAINING
 from standard_space.errors import DataError, ReadError
 from standard_space.files import write_json
 from standard_space.folders import folder_lock
+from standard_space.jobs import peak_memory_gb
 from standard_space.progress import Progress, silent
 
 RUNS, RESULT, ERROR, MODEL = "runs", "result.json", "error.json", "model"
@@ -165,7 +165,6 @@ def _performed(task: RunTask, progress: Progress) -> RunResult:
     cohort = inputs.opened()
     fold = fold_of(cohort, run)
     taken_up = (task.folder / MODEL).is_dir()
-    forget_peak_memory()
     model = train(
         **material_for(inputs, run, options),
         options=options,
@@ -236,25 +235,8 @@ def _seconds_of_training(folder: Path, model: Segmenter) -> float:
     return sum(state.seconds for state in states if state is not None)
 
 
-def forget_peak_memory() -> None:
-    """Begin to measure the peak memory anew, where the system can."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    # Linux: the high-water mark of this process' resident memory.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory_mb() -> float | None:
-    """Return the largest memory of this process since `forget_peak_memory`, MB; None where nothing measures it.
-
-    On a GPU that of the GPU, else the process' resident memory (Linux).
-    """
+def peak_memory_mb() -> float:
+    """Return the largest memory of this process so far, MB: of the GPU where one was used, else its own."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0:
         return torch.cuda.max_memory_allocated() / 2**20
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    found = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
-    return int(found[0]) / 1024.0 if found else None
+    return peak_memory_gb() * 1024.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from segmentation.methods import THREE_WAY
 from segmentation.study.contrast_table import (
     DICE,
     IDENTITY,
@@ -26,7 +27,7 @@ from segmentation.study.statistics import (
     estimate,
     rmse_of,
 )
-from segmentation.study.study_results import NOTHING, THREE_WAY, Level, StudyResults
+from segmentation.study.study_results import NOTHING, Level, StudyResults
 from segmentation.study.table import (
     DASH,
     Number,

@@ -20,6 +20,7 @@ from segmentation.study.one_run import ERROR, RUNS, RunResult, RunTask, perform
 from segmentation.study.plan import Run, StudyPlan
 from segmentation.study.report import write_report
 from segmentation.study.results_file import write_costs, write_results
+from segmentation.study.study_results import ABOUT, COSTS, RESULTS
 from standard_space.cohort import Cohort
 from standard_space.errors import LungcastError, OutOfSpaceError
 from standard_space.files import LOCK, clear_temporaries, prepare_output_folder, write_json, write_mark
@@ -29,7 +30,6 @@ from standard_space.progress import Progress, silent
 from standard_space.version import lungcast_version
 
 KIND = "study"
-RESULTS, COSTS, ABOUT = "results.csv", "costs.csv", "study.json"
 PACKAGES = ("numpy", "numba", "scipy", "SimpleITK", "torch", *(("monai",) if find_spec("monai") else ()))
 
 

@@ -19,7 +19,7 @@ from segmentation.runs import Box
 from segmentation.scan_predictor import ScanPredictor
 from segmentation.segmenter import Segmenter
 from segmentation.study.plan import Run, StudyPlan
-from segmentation.study.records import OWN, Row
+from segmentation.study.records import OWN, SCORES, Row
 from segmentation.study.unnormalised import unnormalised
 from segmentation.tuning import tune_with
 from segmentation.views import VIEWS
@@ -35,7 +35,7 @@ VIEW_CUT = 2.0 / 3.0
 RULE_WORDS = {"sum>t": "sum"}
 """In the names of variants."""
 
-METRICS = ("dice", "recall", "precision", "specificity", "iou", "dice_2voxel", "nsd")
+METRICS = SCORES
 VOLUMES = ("true_ml", "predicted_ml", "true_share", "predicted_share")
 
 

@@ -14,7 +14,6 @@ from segmentation.study.records import GENERATORS, OWN, Configuration, CostRow, 
 from segmentation.study.results_file import read_costs, read_results
 from standard_space.errors import DataError, ReadError, UsageError
 
-THREE_WAY = "three-way"
 OURS = ("offline", "on-the-fly")
 """The generators that are lungcast's own."""
 

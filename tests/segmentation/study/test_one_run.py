@@ -181,7 +181,4 @@ def test_a_task_can_be_sent_to_a_process(cohort: Path, tmp_path: Path) -> None:
 
 
 def test_memory_is_measured_on_this_system() -> None:
-    measured = peak_memory_mb()
-    if Path("/proc/self/status").exists():
-        assert measured is not None
-        assert measured > 50.0
+    assert 50.0 < peak_memory_mb() < 1e6
