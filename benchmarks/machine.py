@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
+
+from standard_space.machine import machine
+
+__all__ = ["into_docs", "machine", "markdown", "rows_markdown", "target", "versions"]
 
 PACKAGES = ("lungcast", "numpy", "numba", "scipy", "SimpleITK", "torch", "h5py")
-
-
-def machine() -> dict[str, str | int]:
-    """Processor, cores, and the vector instructions that matter here."""
-    name, flags = platform.processor() or platform.machine(), ""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.split(":", 1)[1].strip()
-            if line.startswith("flags"):
-                flags = line
-    known = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
-    return {
-        "processor": name,
-        "cores": os.cpu_count() or 1,
-        "instructions": " ".join(flag for flag in known if f" {flag}" in flags),
-        "system": platform.system(),
-        "python": platform.python_version(),
-    }
 
 
 def versions(*peers: str) -> dict[str, str]:
@@ -82,7 +65,7 @@ def rows_markdown(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
-def markdown(targets: list[dict[str, object]], measured_on: dict[str, str | int]) -> str:
+def markdown(targets: list[dict[str, object]], measured_on: dict[str, Any]) -> str:
     """A table for the docs."""
     lines = ["| measured | value | target | peer | ratio |", "|---|---|---|---|---|"]
     for row in targets:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import platform
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +24,7 @@ from standard_space.errors import DataError, ReadError
 from standard_space.files import write_json
 from standard_space.folders import folder_lock
 from standard_space.jobs import peak_memory_gb
+from standard_space.machine import machine
 from standard_space.progress import Progress, silent
 
 RUNS, RESULT, ERROR, MODEL = "runs", "result.json", "error.json", "model"
@@ -201,6 +200,7 @@ def _performed(task: RunTask, progress: Progress) -> RunResult:
     )
     where = {
         **machine(),
+        **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
         "device": model.training["device"],
         "threads": task.threads,
         "runs_at_once": task.runs_at_once,
@@ -210,23 +210,6 @@ def _performed(task: RunTask, progress: Progress) -> RunResult:
     )
     result.write(task.folder)
     return result
-
-
-def machine() -> dict[str, Any]:
-    """Processor, cores and Python, for the record of what was timed."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        name = models[0].split(":", 1)[1].strip() if models else name
-    found: dict[str, Any] = {
-        "processor": name,
-        "cores": os.cpu_count() or 1,
-        "python": platform.python_version(),
-    }
-    if torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
-    return found
 
 
 def _seconds_of_training(folder: Path, model: Segmenter) -> float:

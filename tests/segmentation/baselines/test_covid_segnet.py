@@ -5,67 +5,8 @@ import torch
 
 pytest.importorskip("monai")
 
-import numpy as np
-
-from segmentation.baselines.covid_segnet import CovidSegNet
 from segmentation.baselines.covid_segnet_network import CovidSegNetwork, FeatureVariation, ProgressivePyramid
-from segmentation.methods import options_for
-from segmentation.training.recipe import Crop, Turn
 from standard_space.errors import UsageError
-from standard_space.grid import StandardGrid
-from tests.segmentation.baselines.learning import (
-    AIR,
-    example_bytes,
-    forwards,
-    learns,
-    parameters_of,
-    toy_cut,
-)
-
-RECIPE = CovidSegNet()
-OPTIONS = options_for("covid-segnet", width=4, patch=16, learning_rate=1e-2)
-
-
-def test_the_published_width_has_its_number_of_parameters() -> None:
-    assert parameters_of(RECIPE.network("network", options_for("covid-segnet"))) == 37_046_273
-
-
-def test_it_learns_a_toy() -> None:
-    untrained, trained = learns(RECIPE, OPTIONS, 0), learns(RECIPE, OPTIONS, 40)
-    assert trained > 0.5
-    assert trained > untrained + 0.3
-
-
-def test_an_example_is_a_pure_function_of_its_seed() -> None:
-    assert example_bytes(RECIPE, OPTIONS, 1) == example_bytes(RECIPE, OPTIONS, 1)
-    assert len({example_bytes(RECIPE, OPTIONS, seed) for seed in range(4)}) == 4
-
-
-def test_an_example_that_is_not_to_vary_is_a_piece_of_the_scan() -> None:
-    cut = toy_cut(5)
-    example = RECIPE.example(cut, "network", np.random.default_rng(0), Turn(OPTIONS, 64, 0, 10, vary=False))
-    assert example.stack.shape == example.truth.shape == example.counted.shape == (1, 16, 16, 16)
-    assert set(example.stack.unique().tolist()) <= set(cut.signal.float().unique().tolist())
-
-
-@pytest.mark.parametrize("shape", [(19, 37, 30), (5, 17, 11)])
-def test_probabilities_have_the_shape_of_the_crop(shape: tuple[int, int, int]) -> None:
-    crop = Crop(torch.rand(shape), AIR, StandardGrid(64).spacing_mm)
-    with torch.no_grad():
-        found = RECIPE.probabilities(forwards(RECIPE, OPTIONS), crop, OPTIONS)
-    assert found.shape == (1, *shape)
-    assert found.dtype == torch.float32
-    assert 0.0 <= float(found.min()) < float(found.max()) <= 1.0
-
-
-@pytest.mark.parametrize(
-    ("grid", "shape"),
-    [(512, (64, 128, 128)), (256, (32, 64, 64)), (128, (16, 32, 32)), (64, (16, 16, 16))],
-)
-def test_patches_are_the_published_millimetres(grid: int, shape: tuple[int, int, int]) -> None:
-    spacing_mm = StandardGrid(grid).spacing_mm
-    assert RECIPE.patch_shape(options_for("covid-segnet"), spacing_mm) == shape
-    assert RECIPE.patch_shape(OPTIONS, spacing_mm) == (16, 16, 16)
 
 
 def test_the_network_takes_any_multiple_of_eight() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 pytest.importorskip("monai")
 
+from segmentation.baselines import patches
 from segmentation.baselines.patches import (
     Patch,
     Triple,
@@ -281,3 +282,31 @@ def test_where_patches_overlap_their_answers_are_averaged() -> None:
         probability=lambda output: output,
     )
     assert found[0, 0, 0, ::64].tolist() == [0.0, 0.5, 1.0]
+
+
+def test_how_many_patches_are_predicted_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(2)
+    network = torch.nn.Conv3d(1, 1, 3, padding=1)
+    crop, sizes = Crop(torch.randn(ODD), AIR, SPACING), []
+
+    def segmented(at_once: int) -> Tensor:
+        def forward(stack: Tensor) -> Tensor:
+            sizes.append(len(stack))
+            answer: Tensor = network(stack)
+            return answer
+
+        monkeypatch.setattr(patches, "CPU_VOXELS_AT_ONCE", at_once)
+        with torch.no_grad():
+            return segment_by_patches(
+                crop,
+                (16, 16, 16),
+                forward,
+                overlap=0.5,
+                prepare=lambda volume: volume[None],
+                probability=torch.sigmoid,
+            )
+
+    single = segmented(1)
+    assert set(sizes) == {1}
+    torch.testing.assert_close(segmented(5 * 16**3), single)
+    assert max(sizes) == 5
