@@ -2,17 +2,21 @@
 
     python -m benchmarks.evidence_studies WORK --shared ../shared/data --study ratios --jobs 2
 
-makes what is missing of the cohorts in WORK, does the runs that are not done yet, and stores results.csv.gz,
-costs.csv and study.json in docs/evidence/<study>/. Called again it goes on. `python -m benchmarks.evidence --docs`
-makes the page of what is stored. Days on two cores for all of them at the full number of steps.
+makes what is missing of the cohorts in WORK, does the runs that are not done yet, and stores results.csv.gz and
+study.json in docs/evidence/<study>/, and costs.csv of the studies in `TIMED`, during which the machine must do
+nothing else. Called again it goes on. `python -m benchmarks.evidence --docs` makes the page of what is stored.
+Days on two cores for all of them at the full number of steps.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +32,12 @@ from segmentation.study.material import Inputs  # noqa: E402
 from segmentation.study.plan import StudyPlan  # noqa: E402
 from segmentation.study.results_file import read_results, write_results  # noqa: E402
 from segmentation.study.run import run_study  # noqa: E402
+from segmentation.study.study_results import ABOUT, COSTS, RESULTS  # noqa: E402
 from simulator.augmentation_run import parse_shard  # noqa: E402
 from simulator.phantom.cohort import make_cohort  # noqa: E402
 from standard_space.cohort import Cohort  # noqa: E402
 from standard_space.errors import DataError, LungcastError  # noqa: E402
-from standard_space.files import write_mark  # noqa: E402
+from standard_space.files import write_json, write_mark  # noqa: E402
 from standard_space.grid import StandardGrid  # noqa: E402
 from standard_space.ingest import EmbedSettings, embed_cohort, prepare_cohort  # noqa: E402
 
@@ -40,6 +45,10 @@ GRID = 128
 SEEN = ("aurora-16", "boreas-64", "cirrus-128")
 UNSEEN = ("delta-lowdose", "eos-spectral")
 PATIENTS, FEW = 20, 6
+TIMED = ("rivals",)
+"""Studies whose times are published."""
+
+RESULTS_STORED = "results.csv.gz"
 RATIOS = (0.0, 50.0, 100.0, 200.0, 300.0, 400.0)
 RIVALS = ("unet2d", "h-denseunet", "mpunet", "unet3d", "vnet3d", "mueller", "transfer", "covid-segnet")
 REDUCED: dict[str, dict[str, Any]] = {
@@ -56,8 +65,29 @@ REDUCED: dict[str, dict[str, Any]] = {
 }
 """Narrower than published, each about as long to train on two cores as the three-way method."""
 
-STUDIES: dict[str, tuple[str, Callable[[int], StudyPlan]]] = {
-    "ratios": (
+
+@dataclass(frozen=True)
+class Study:
+    """A study of the page.
+
+    Attributes
+    ----------
+    title : str
+        Of its section.
+    cohort : str
+        That is cut into folds.
+    plan : callable
+        Gives the plan for a number of steps.
+    """
+
+    title: str
+    cohort: str
+    plan: Callable[[int], StudyPlan]
+
+
+STUDIES = {
+    "ratios": Study(
+        "Ratios of synthetic to real scans, eight training patients, three seeds",
         "own",
         lambda steps: StudyPlan(
             ("three-way",),
@@ -69,7 +99,8 @@ STUDIES: dict[str, tuple[str, Callable[[int], StudyPlan]]] = {
             settings=_settings(steps),
         ),
     ),
-    "generators": (
+    "generators": Study(
+        "Generators and components, eight training patients, one seed",
         "own",
         lambda steps: StudyPlan(
             ("three-way",),
@@ -81,22 +112,25 @@ STUDIES: dict[str, tuple[str, Callable[[int], StudyPlan]]] = {
             settings=_settings(steps),
         ),
     ),
-    "few": (
+    "few": Study(
+        "A handful of scans: generators, two training patients, three seeds",
         "few",
         lambda steps: StudyPlan(
             ("three-way",),
-            RATIOS,
+            (0.0, 200.0),
             folds=(2,),
             seeds=(0, 1, 2),
             generators=("offline", "on-the-fly", "copy-paste", "ellipsoids", "observed"),
             settings=_settings(steps),
         ),
     ),
-    "rivals": (
+    "rivals": Study(
+        "Rivals, eight training patients, one seed",
         "own",
         lambda steps: StudyPlan(("three-way", *RIVALS), (0.0, 200.0), folds=(2,), settings=_settings(steps)),
     ),
-    "mueller": (
+    "mueller": Study(
+        "Preprocessing, augmentation and folds of Müller et al.",
         "own",
         lambda steps: StudyPlan(
             ("mueller",),
@@ -107,7 +141,6 @@ STUDIES: dict[str, tuple[str, Callable[[int], StudyPlan]]] = {
         ),
     ),
 }
-"""The cohort that is cut into folds, and the plan for a number of steps, by name."""
 
 
 def _settings(steps: int) -> dict[str, dict[str, Any]]:
@@ -161,12 +194,22 @@ def _whole(folder: Path) -> bool:
         return False
 
 
-def store(study: Path, evidence: Path) -> None:
-    """Copy a study's results to where the page is made of; the results compressed."""
+def store(study: Path, evidence: Path, title: str, *, costs: bool) -> None:
+    """Copy a study's results, compressed, to where the page is made of; its costs where they count."""
     evidence.mkdir(parents=True, exist_ok=True)
-    write_results(evidence / "results.csv.gz", read_results(study / "results.csv"))
-    for name in ("costs.csv", "study.json"):
-        shutil.copyfile(study / name, evidence / name)
+    write_results(evidence / RESULTS_STORED, read_results(study / RESULTS))
+    about = json.loads((study / ABOUT).read_text(encoding="utf-8"))
+    write_json(evidence / ABOUT, {"title": title, "code": _commit(), **about})
+    if costs:
+        shutil.copyfile(study / COSTS, evidence / COSTS)
+    else:
+        (evidence / COSTS).unlink(missing_ok=True)
+
+
+def _commit() -> str:
+    """Return the commit of the code that runs, "+" behind it where files differ from it."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--exclude=*", "--dirty=+", "--abbrev=10"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @click.command()
@@ -183,7 +226,7 @@ def main(
     """Do one of the studies and store its results."""
     console = Console(quiet=False)
     make_cohorts(work, shared, jobs)
-    folder, plan = STUDIES[name][0], STUDIES[name][1](steps)
+    folder, plan = STUDIES[name].cohort, STUDIES[name].plan(steps)
     tests = {
         "other": work / "other",
         "painted": work / "real" / "painted",
@@ -200,7 +243,7 @@ def main(
         )
     console.say(f"{outcome.done} of {outcome.planned} runs are done")
     if outcome.done:
-        store(work / "studies" / name, evidence / name)
+        store(work / "studies" / name, evidence / name, STUDIES[name].title, costs=name in TIMED)
     console.finish(outcome.failures)
 
 
