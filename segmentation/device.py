@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from standard_space.errors import DataError, UsageError
 
@@ -85,6 +86,34 @@ def slices_at_once(device: torch.device, pixels: int, width: int) -> int:
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     fitting = int(free // 2 // (pixels * width * _BYTES_PER_PIXEL_AND_CHANNEL))
     return max(1, min(fitting, _GPU_SLICES_AT_ONCE))
+
+
+def channels_last(tensor: Tensor) -> Tensor:
+    """Return a batch of images (B, C, y, x) or volumes (B, C, z, y, x) with its channels last in memory."""
+    return tensor.to(memory_format=_CHANNELS_LAST[tensor.dim()])
+
+
+def weights_channels_last(network: nn.Module) -> nn.Module:
+    """Lay out the weights of a network's convolutions with their channels last, in place; return the network.
+
+    Convolutions of volumes are faster so on a CPU. Measured on one core with narrow networks, against PyTorch's
+    own order: a training step of 3D U-Net, V-Net and the network of Mueller et al. takes 40 to 55 % less time, a
+    prediction 5 to 35 % (of H-DenseUNet 45 %).
+    """
+    for parameter in network.parameters():
+        if parameter.dim() in _CHANNELS_LAST:
+            parameter.data = channels_last(parameter.data)
+    return network
+
+
+def is_of_volumes(network: nn.Module) -> bool:
+    """Whether a network has convolutions of volumes."""
+    return any(parameter.dim() == _OF_VOLUMES for parameter in network.parameters())
+
+
+_OF_VOLUMES = 5
+_CHANNELS_LAST = {4: torch.channels_last, _OF_VOLUMES: torch.channels_last_3d}
+"""By the number of a tensor's axes."""
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from segmentation.baselines.model import BaselineSegmenter
-from segmentation.device import choose_device, out_of_memory
+from segmentation.device import channels_last, choose_device, out_of_memory, weights_channels_last
 from segmentation.runs import Box, Projections
 from segmentation.scan_predictor import ScanPredictor, reach_of, region_of
 from segmentation.signal import input_air, input_scale
@@ -49,14 +49,19 @@ class BaselinePredictor(ScanPredictor):
         self.model: BaselineSegmenter = model
         with out_of_memory(self.device):
             self._networks = {
-                part: self._forward(copy.deepcopy(network).eval().to(self.device))
+                part: self._forward(self._laid_out(copy.deepcopy(network).eval().to(self.device)))
                 for part, network in model.parts.items()
             }
+
+    def _laid_out(self, network: nn.Module) -> nn.Module:
+        return weights_channels_last(network) if self.device.type == "cpu" else network
 
     def _forward(self, network: nn.Module) -> Forward:
         reduced = self.dtype is torch.bfloat16
 
         def run(stack: Tensor) -> Tensor:
+            if self.device.type == "cpu":
+                stack = channels_last(stack)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=reduced):
                 output: Tensor = network(stack)
             return output.float()

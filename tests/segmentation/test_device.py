@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from segmentation import device
-from segmentation.device import choose_precision, out_of_memory, slices_at_once
+from segmentation.device import (
+    channels_last,
+    choose_precision,
+    is_of_volumes,
+    out_of_memory,
+    slices_at_once,
+    weights_channels_last,
+)
 from standard_space.errors import DataError
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -74,3 +81,35 @@ def test_a_lack_of_memory_is_told_in_a_sentence(error: Exception) -> None:
         raise error
     with pytest.raises(RuntimeError, match="shape"), out_of_memory(CPU):
         raise RuntimeError("shape mismatch")
+
+
+def network_of(dimensions: int) -> torch.nn.Sequential:
+    torch.manual_seed(dimensions)
+    convolution, norm = (
+        (torch.nn.Conv2d, torch.nn.BatchNorm2d)
+        if dimensions == 2
+        else (torch.nn.Conv3d, torch.nn.BatchNorm3d)
+    )
+    return torch.nn.Sequential(
+        convolution(2, 3, 3, padding=1), norm(3), torch.nn.ReLU(), convolution(3, 1, 1)
+    )
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_channels_last_is_a_layout_and_changes_no_value(dimensions: int) -> None:
+    plain, laid_out = network_of(dimensions), weights_channels_last(network_of(dimensions))
+    layout = torch.channels_last if dimensions == 2 else torch.channels_last_3d
+    weight = next(laid_out.parameters())
+    assert weight.is_contiguous(memory_format=layout)
+    assert not weight.is_contiguous()
+    stack = torch.randn(2, 2, *(8,) * dimensions)
+    assert channels_last(stack).is_contiguous(memory_format=layout)
+    assert torch.equal(channels_last(stack), stack)
+    torch.testing.assert_close(laid_out(channels_last(stack)), plain(stack))
+    laid_out.load_state_dict(plain.state_dict())
+    assert next(laid_out.parameters()).is_contiguous(memory_format=layout)
+
+
+def test_a_network_of_volumes_is_told_from_one_of_slices() -> None:
+    assert is_of_volumes(network_of(3))
+    assert not is_of_volumes(network_of(2))
