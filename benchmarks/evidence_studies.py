@@ -124,6 +124,18 @@ STUDIES = {
             settings=_settings(steps),
         ),
     ),
+    "long": Study(
+        "Three times as many steps, eight training patients, one fold",
+        "own",
+        lambda steps: StudyPlan(
+            ("three-way",),
+            (0.0, 200.0),
+            folds=(2,),
+            fold_subset=(1,),
+            generators=("offline", "observed"),
+            settings=_settings(3 * steps),
+        ),
+    ),
     "rivals": Study(
         "Rivals, eight training patients, one seed",
         "own",
