@@ -33,6 +33,7 @@ COHORT_COLOURS = (OBSERVED_COLOUR, INFECTION_COLOUR, TRUTH_COLOUR, "#CC79A7", "#
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
 FORESTS = {
+    "table_5_ratios": "ratios",
     "table_6_augmentation": "augmentation",
     "table_7_components": "components",
     "table_generators": "generators",
@@ -71,7 +72,10 @@ def study_figures(study: StudyResults, tables: Sequence[Table]) -> dict[str, tup
                 f"Mean Dice against the ratio of synthetic scans ({generator}), 95 % intervals by patient."
             )
             found[f"dice_by_ratio_{generator}"] = figure, caption
+    several = any(len(ratios) > 1 for _, _, ratios in swept(study))
     for table in tables:
+        if table.name == "table_5_ratios" and not several:  # then table VI has the same differences
+            continue
         if table.name in FORESTS and table.contrasts:
             caption = f"{table.title}: paired differences of Dice, 95 % intervals by patient; filled: shown."
             found[FORESTS[table.name]] = forest_figure(table), caption

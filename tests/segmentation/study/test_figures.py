@@ -25,6 +25,7 @@ def test_every_figure_is_drawn_and_saved(tmp_path: Path) -> None:
         *(
             "methods",
             "dice_by_ratio_offline",
+            "ratios",
             "augmentation",
             "components",
             "generators",
@@ -52,6 +53,17 @@ def test_a_curve_goes_through_the_means() -> None:
     assert np.asarray(line.get_xdata()).tolist() == [0.0, 100.0, 400.0]
     np.testing.assert_allclose(np.asarray(line.get_ydata(), np.float64), means)
     assert ratios_figure(study, "copy-paste") is None
+
+
+def test_the_differences_of_ratios_are_drawn_where_there_are_several() -> None:
+    def names(*ratios: float) -> set[str]:
+        arms = [(arm(), 0.0), *((arm(generator="offline", ratio=ratio), 0.1) for ratio in ratios)]
+        study = study_of(results(arms, patients=4))
+        return set(study_figures(study, all_tables(study)))
+
+    assert "ratios" in names(100.0, 200.0)
+    assert names(200.0).isdisjoint({"ratios"})
+    assert "augmentation" in names(200.0)
 
 
 @pytest.mark.parametrize(
