@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from segmentation.evaluation.comparison import SIGNIFICANCE
 from segmentation.study.contrast_table import DICE
 from segmentation.study.paper_tables import swept
-from segmentation.study.statistics import estimate
+from segmentation.study.statistics import estimate, seed_sentence
 from segmentation.study.study_results import NOTHING, Level, StudyResults, cohort_name
 from segmentation.study.table import Contrast, Table, difference_cell, number, p_cell, p_words
 
@@ -29,7 +29,8 @@ TOGETHER = {
 def conclusions(study: StudyResults, tables: Sequence[Table], *, depth: int = 3) -> list[str]:
     """Return Markdown lines: a heading and sentences for every table that compares something."""
     found = {table.name: table for table in tables if table.contrasts}
-    lines: list[str] = []
+    few = seed_sentence(len({row.seed for row in study.rows}))
+    lines: list[str] = [f"**{few}**", ""] if few and found else []
     for name, heading in ONE_BY_ONE.items():
         if name in found:
             sentences = [sentence(contrast) for contrast in found[name].contrasts]

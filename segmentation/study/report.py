@@ -45,7 +45,7 @@ UNPAIRED = "unpaired"
 
 _OWN_TABLE = re.compile(r"(table_[a-z0-9_]+|unpaired)\.csv")
 _OWN_FIGURE = re.compile(
-    r"(dice_by_ratio_[a-z-]+|methods|augmentation|components|generators|choices|scanners)\.png"
+    r"(dice_by_ratio_[a-z-]+|methods|ratios|augmentation|components|generators|choices|scanners)\.png"
 )
 
 

@@ -53,6 +53,18 @@ def test_everything_is_written_where_it_is_said(written: tuple[Path, list[Path]]
     assert not list(folder.rglob(".tmp*"))
 
 
+def test_few_training_seeds_are_named_before_any_verdict() -> None:
+    def told(seeds: tuple[int, ...], arms: list = ARMS) -> str:  # type: ignore[type-arg]
+        study = StudyResults(tuple(results(arms, patients=9, seeds=seeds)))
+        return study_markdown(study, all_tables(study), {})
+
+    lines = told((0,)).splitlines()
+    assert lines[2].startswith("**1 training seed: a difference holds for these trained models")
+    assert told((0, 1)).splitlines()[2].startswith("**2 training seeds:")
+    assert "training seeds:" not in told((0, 1, 2))
+    assert "training seed:" not in told((0,), ARMS[:1])
+
+
 def test_it_says_what_held_and_what_did_not(written: tuple[Path, list[Path]]) -> None:
     text = written[1][0].read_text()
     (held,) = [
