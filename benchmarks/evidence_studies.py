@@ -5,7 +5,7 @@
 makes what is missing of the cohorts in WORK, does the runs that are not done yet, and stores results.csv.gz and
 study.json in docs/evidence/<study>/, and costs.csv of the studies in `TIMED`, during which the machine must do
 nothing else. Called again it goes on. `python -m benchmarks.evidence --docs` makes the page of what is stored.
-Days on two cores for all of them at the full number of steps.
+Some five hours on two cores for all of them.
 """
 
 from __future__ import annotations

@@ -86,6 +86,7 @@ class Mueller(Rival):
         "positive_share": 0.0,
     }
     needs_lungs: ClassVar[bool] = True
+    channels_last: ClassVar[bool] = True
     ignores: ClassVar[tuple[str, ...]] = ("positive_weight",)
     stride: ClassVar[tuple[int, ...]] = (16, 16, 16)
 

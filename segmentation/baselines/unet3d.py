@@ -37,6 +37,7 @@ class UNet3D(PatchRecipe):
     }
     patch_mm = on_the_full_grid(128, 128, 128)
     multiple = 32
+    channels_last = True
 
     def network(self, part: str, options: TrainingOptions) -> nn.Module:
         width = options.width

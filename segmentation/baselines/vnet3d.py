@@ -42,6 +42,7 @@ class VNet3D(PatchRecipe):
     }
     patch_mm = on_the_full_grid(128, 128, 128)
     multiple = 32
+    channels_last = True
     ignores = ("positive_weight",)
 
     def network(self, part: str, options: TrainingOptions) -> nn.Module:

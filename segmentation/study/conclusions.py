@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from segmentation.evaluation.comparison import SIGNIFICANCE
 from segmentation.study.contrast_table import DICE
 from segmentation.study.paper_tables import swept
-from segmentation.study.statistics import estimate, seed_sentence
+from segmentation.study.statistics import estimate
 from segmentation.study.study_results import NOTHING, Level, StudyResults, cohort_name
 from segmentation.study.table import Contrast, Table, difference_cell, number, p_cell, p_words
+
+FEWEST_SEEDS = 3
+"""With fewer a report says that a single training's chance is in every difference."""
 
 ONE_BY_ONE = {
     "table_6_augmentation": "Augmentation",
@@ -29,7 +32,7 @@ TOGETHER = {
 def conclusions(study: StudyResults, tables: Sequence[Table], *, depth: int = 3) -> list[str]:
     """Return Markdown lines: a heading and sentences for every table that compares something."""
     found = {table.name: table for table in tables if table.contrasts}
-    few = seed_sentence(len({row.seed for row in study.rows}))
+    few = _seed_sentence(len({row.seed for row in study.rows}))
     lines: list[str] = [f"**{few}**", ""] if few and found else []
     for name, heading in ONE_BY_ONE.items():
         if name in found:
@@ -44,6 +47,17 @@ def conclusions(study: StudyResults, tables: Sequence[Table], *, depth: int = 3)
     if negatives:
         lines += _part("Scans without infection", negatives, depth)
     return lines[:-1] or ["Nothing was compared: there is one configuration only, or no scan that two share."]
+
+
+def _seed_sentence(seeds: int) -> str | None:
+    """Say that trainings were repeated too few times to tell a method from the chance of a training; else None."""
+    if seeds >= FEWEST_SEEDS:
+        return None
+    return (
+        f"{seeds} training {'seed' if seeds == 1 else 'seeds'}: a difference holds for these trained models on "
+        "other patients. Trained again with another seed, or on another draw of synthetic scans, the same methods "
+        "may differ the other way: intervals and p do not know this chance."
+    )
 
 
 def sentence(contrast: Contrast) -> str:

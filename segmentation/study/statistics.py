@@ -22,9 +22,6 @@ from segmentation.study.records import Row
 from standard_space.errors import UsageError
 
 POWER = 0.8
-FEWEST_SEEDS = 3
-"""With fewer a report says that a single training's chance is in every difference."""
-
 FEWEST_FOLDS = 3
 FEWEST_PATIENTS = 15
 """With fewer folds or patients a report says that its tests are weak."""
@@ -299,17 +296,6 @@ def few_sentences(name: str, folds: int, patients: int) -> list[str]:
         floor = f"{2.0 ** (1 - patients):.3g}" if patients else "1"
         text += f"; p cannot fall below {floor}, so no difference of any size can be shown"
     return [text]
-
-
-def seed_sentence(seeds: int) -> str | None:
-    """Say that trainings were repeated too few times to tell a method from the chance of a training; else None."""
-    if seeds >= FEWEST_SEEDS:
-        return None
-    return (
-        f"{_count(seeds, 'training seed')}: a difference holds for these trained models on other patients. "
-        "Trained again with another seed, or on another draw of synthetic scans, the same methods may differ the "
-        "other way: intervals and p do not know this chance."
-    )
 
 
 def without_partner(places: Sequence[Place], partners: Iterable[Row]) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from segmentation.device import channels_last, is_of_volumes, weights_channels_last
+from segmentation.device import channels_last, weights_channels_last
 from segmentation.methods import recipe_of
 from segmentation.segmenter import seeded_torch
 from segmentation.training.checkpoint import ViewState
@@ -65,7 +65,8 @@ class ViewTrainer:
         self.recipe = recipe_of(options.method)
         with seeded_torch(options.seed, state.view, "weights"):
             self.network = self.recipe.network(state.view, options).to(device)
-        if device.type == "cpu" and is_of_volumes(self.network):
+        self._channels_last = self.recipe.channels_last and device.type == "cpu"
+        if self._channels_last:
             weights_channels_last(self.network)
         if state.weights:
             self.network.load_state_dict(state.weights)
@@ -95,7 +96,7 @@ class ViewTrainer:
         self.recipe.prepare(self.network, state.step, self._begun_with)
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate(state.step)
-        batch = _moved(batch, self.device)
+        batch = _moved(batch, self.device, self._channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             output = self._called(batch.stack)
         loss, soft_dice = self.recipe.loss(output.float(), batch, options, self.ranks.total)
@@ -218,10 +219,10 @@ def fix_batch_statistics(network: nn.Module) -> None:
             module.eval()
 
 
-def _moved(batch: Batch, device: torch.device) -> Batch:
-    """Bring a batch to a device; slices, and on a CPU volumes, with their channels last, which is faster."""
+def _moved(batch: Batch, device: torch.device, volumes_too: bool) -> Batch:
+    """Bring a batch to a device; slices with their channels last, volumes where they are to be as well."""
     stack = batch.stack.to(device, non_blocking=True)
-    if stack.dim() == 4 or device.type == "cpu":
+    if stack.dim() == 4 or volumes_too:
         stack = channels_last(stack)
     truth, counted = (tensor.to(device, non_blocking=True) for tensor in (batch.truth, batch.counted))
     return Batch(stack, truth, counted)

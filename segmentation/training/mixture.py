@@ -26,8 +26,8 @@ SLICES_PER_VOLUME = 16
 """Drawn of a volume made on the fly, on average, before the next one takes its place."""
 
 VOLUMES_HELD = 48
-"""Volumes made on the fly that are drawn from at a time, where they fit. Of few, batches look too much alike: with
-8, models of eight training patients scored 0.03 of Dice less (docs/evidence.md)."""
+"""Volumes made on the fly that are drawn from at a time, where they fit. Of few, batches look much alike: with 8,
+two models of eight training patients scored 0.03 of Dice less, which chance can do as well (docs/evidence.md)."""
 
 FEWEST_PER_SCAN = 8
 """Slices of a kind after which a scan is exchanged at the earliest: reading one takes long."""

@@ -99,6 +99,9 @@ class Recipe(ABC):
         Cut scans come with right and left lung, `CutScan.lungs`.
     freezes : bool
         Some layers get no gradient in some steps, see `prepare`.
+    channels_last : bool
+        On a CPU its volumes and weights have their channels last in training. Measured on one core, narrow: steps
+        of 3D U-Net, V-Net and Mueller's network take 38 to 49 % less time, COVID-SegNet's 41 % more.
     targets : tuple of str
         What it can be trained to find.
     ignores : tuple of str
@@ -119,6 +122,7 @@ class Recipe(ABC):
     pixel_cut: ClassVar[float] = 0.5
     needs_lungs: ClassVar[bool] = False
     freezes: ClassVar[bool] = False
+    channels_last: ClassVar[bool] = False
     targets: ClassVar[tuple[str, ...]] = ("infection",)
     ignores: ClassVar[tuple[str, ...]] = ()
     view_count: ClassVar[int] = 1

@@ -9,7 +9,6 @@ from segmentation import device
 from segmentation.device import (
     channels_last,
     choose_precision,
-    is_of_volumes,
     out_of_memory,
     slices_at_once,
     weights_channels_last,
@@ -108,8 +107,3 @@ def test_channels_last_is_a_layout_and_changes_no_value(dimensions: int) -> None
     torch.testing.assert_close(laid_out(channels_last(stack)), plain(stack))
     laid_out.load_state_dict(plain.state_dict())
     assert next(laid_out.parameters()).is_contiguous(memory_format=layout)
-
-
-def test_a_network_of_volumes_is_told_from_one_of_slices() -> None:
-    assert is_of_volumes(network_of(3))
-    assert not is_of_volumes(network_of(2))
