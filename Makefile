@@ -13,8 +13,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/installed
 DEV_INSTALLED := $(VENV)/dev-installed
 INTEROP_INSTALLED := $(VENV)/interop-installed
+BROWSER_INSTALLED := $(VENV)/browser-installed
 
-.PHONY: demo test slow interop lint clean
+.PHONY: demo test slow interop browser lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/lungcast demo $(OUT) --force
@@ -27,6 +28,9 @@ slow: $(INSTALLED)
 
 interop: $(INTEROP_INSTALLED)
 	$(BIN)/python -m pytest -m interop
+
+browser: $(BROWSER_INSTALLED)
+	$(BIN)/python -m pytest -m browser
 
 lint: $(DEV_INSTALLED)
 	$(BIN)/ruff check .
@@ -55,4 +59,8 @@ $(DEV_INSTALLED): $(INSTALLED)
 
 $(INTEROP_INSTALLED): $(INSTALLED)
 	$(PIP) install --quiet -c constraints.txt -e '.[test-interop]'
+	touch $@
+
+$(BROWSER_INSTALLED): $(INSTALLED)
+	$(PIP) install --quiet -c constraints.txt -e '.[test-browser]'
 	touch $@

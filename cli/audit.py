@@ -64,7 +64,7 @@ SHOWN_ROWS = (
     help="Of patches and classifier.",
 )
 @jobs_option
-@shared_options
+@shared_options()
 def audit(
     console: Console,
     aug: Path,

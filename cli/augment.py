@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cli.console import Console, duration, example, force_option, shared_options, table
+from cli.console import KEPT, Console, duration, example, force_option, shared_options, table
 from cli.options import (
     FILE,
     controls_of,
@@ -62,7 +62,7 @@ from cli.options import (
     help="Work on the Dask cluster with this scheduler (extra `dask`).",
 )
 @force_option
-@shared_options
+@shared_options(KEPT)
 def augment(
     console: Console,
     cohort: Path,
@@ -150,7 +150,7 @@ def augment(
 @click.argument("volume", type=FILE)
 @sources_option
 @click.option("--out", type=FILE, help="Keep the volume made again, as this file.")
-@shared_options
+@shared_options()
 def replay(console: Console, volume: Path, sources: Path | None, out: Path | None) -> None:
     """Make one synthetic VOLUME again from its provenance and its source, and compare.
 
@@ -186,7 +186,7 @@ def replay(console: Console, volume: Path, sources: Path | None, out: Path | Non
 @click.argument("shards", metavar="SHARD...", type=FILE, nargs=-1, required=True)
 @click.option("--into", type=FILE, required=True, help="The folder to make.")
 @force_option
-@shared_options
+@shared_options()
 def merge(console: Console, shards: tuple[Path, ...], into: Path, force: bool) -> None:
     """Put all shards of one augmentation together, after finding them complete and every volume whole.
 

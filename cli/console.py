@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +10,18 @@ from typing import Any, TypeVar
 
 import click
 
+from cli.progress import STYLES, Shown, shown
 from standard_space.errors import LungcastError, UsageError
 from standard_space.progress import Progress
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_SHOW_AFTER_SECONDS = 1.0
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+AGAIN = "no file is half-written: run the command again"
+WITH_FORCE = "what it was writing is incomplete, no file half-written: run the command again with --force"
+KEPT = "what is done is kept: the same command goes on"
 
 
 class _Failure(click.ClickException):
@@ -62,34 +66,35 @@ class LungcastGroup(click.Group):
 class Console:
     """Progress to the terminal's error stream, results to standard output."""
 
-    def __init__(self, quiet: bool) -> None:
+    def __init__(self, quiet: bool, progress: str = "bar") -> None:
         self.quiet = quiet
+        self._style = progress
 
     @contextmanager
     def progress(self, label: str) -> Iterator[Progress]:
-        """A progress callable that draws a bar with time left; silent when quiet or not on a terminal."""
-        bar = _Bar(label, shown=not self.quiet and sys.stderr.isatty())
+        """A progress callable that shows a stage with the time left; silent when quiet."""
+        one = shown(label, self._style, self.quiet)
         try:
-            yield bar
+            yield one
         finally:
-            bar.close()
+            one.close()
 
     @contextmanager
     def stages(self) -> Iterator[Callable[[str], Progress]]:
-        """Bars of stages one after the other: a callable that gives a stage's progress by its name."""
-        bars: list[_Bar] = []
+        """Stages one after the other: a callable that gives a stage's progress by its name."""
+        begun: list[Shown] = []
 
         def stage(label: str) -> Progress:
-            for bar in bars:
-                bar.close()
-            bars.append(_Bar(label, shown=not self.quiet and sys.stderr.isatty()))
-            return bars[-1]
+            for one in begun:
+                one.close()
+            begun.append(shown(label, self._style, self.quiet))
+            return begun[-1]
 
         try:
             yield stage
         finally:
-            for bar in bars:
-                bar.close()
+            for one in begun:
+                one.close()
 
     def say(self, text: str = "") -> None:
         """Print a line of the result, unless quiet."""
@@ -123,57 +128,36 @@ class Console:
             raise click.exceptions.Exit(1)
 
 
-class _Bar:
-    """click's progress bar behind a `progress(item, done, total)` callable; drawn once a second has passed."""
+def shared_options(interrupted: str = AGAIN) -> Callable[[F], F]:
+    """Add `--quiet` and `--progress`, and hand the command a `Console`.
 
-    def __init__(self, label: str, shown: bool) -> None:
-        self._label, self._shown = label, shown
-        self._bar: Any = None
-        self._total, self._done = -1, 0
-        self._item = ""
-        self._begun = time.monotonic()
+    Parameters
+    ----------
+    interrupted : str
+        What is safe after Ctrl-C, and how to go on.
+    """
 
-    def __call__(self, item: str, done: int, total: int) -> None:
-        if not self._shown or total <= 0:
-            return
-        if (
-            self._bar is None
-            and done < total
-            and time.monotonic() - self._begun < _SHOW_AFTER_SECONDS
-            and done
-        ):
-            return
-        if self._bar is None or total != self._total or done < self._done:
-            self.close()
-            self._bar = click.progressbar(
-                length=total,
-                label=self._label,
-                file=sys.stderr,
-                show_pos=True,
-                item_show_func=lambda _: self._item,
-            )
-            self._bar.__enter__()
-            self._total, self._done = total, 0
-        self._item = item
-        self._bar.update(done - self._done, current_item=item)
-        self._bar.render_progress()
-        self._done = done
+    def decorate(command: F) -> F:
+        @click.option("--quiet", "-q", is_flag=True, help="Say nothing but problems.")
+        @click.option(
+            "--progress",
+            "progress_style",
+            type=click.Choice(STYLES),
+            default=STYLES[0],
+            show_default=True,
+            help="bar: for people, on a terminal only; json: lines for programs, on the error stream.",
+        )
+        @functools.wraps(command)
+        def wrapped(*args: Any, quiet: bool, progress_style: str, **kwargs: Any) -> Any:
+            try:
+                return command(Console(quiet, progress_style), *args, **kwargs)
+            except KeyboardInterrupt:
+                click.echo(f"\ninterrupted; {interrupted}", err=True)
+                raise click.exceptions.Exit(INTERRUPTED) from None
 
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(None, None, None)
-            self._bar = None
+        return wrapped  # type: ignore[return-value]
 
-
-def shared_options(command: F) -> F:
-    """Add `--quiet` and hand the command a `Console`."""
-
-    @click.option("--quiet", "-q", is_flag=True, help="Say nothing but problems.")
-    @functools.wraps(command)
-    def wrapped(*args: Any, quiet: bool, **kwargs: Any) -> Any:
-        return command(Console(quiet), *args, **kwargs)
-
-    return wrapped  # type: ignore[return-value]
+    return decorate
 
 
 force_option = click.option("--force", is_flag=True, help="Replace what lungcast wrote there before.")

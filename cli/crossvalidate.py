@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cli.console import Console, example, force_option, shared_options
+from cli.console import KEPT, Console, example, force_option, shared_options
 from cli.options import DEVICE, FILE, METHOD, seed_option
 from cli.scoring_options import GRID, NSD_TOLERANCE, rule_option
 
@@ -43,7 +43,7 @@ from cli.scoring_options import GRID, NSD_TOLERANCE, rule_option
 @seed_option
 @DEVICE
 @force_option
-@shared_options
+@shared_options(KEPT)
 def crossvalidate(
     console: Console,
     cohort: Path,

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.console import Console, duration, example, force_option, parse_window, shared_options, table
+from cli.console import (
+    KEPT,
+    WITH_FORCE,
+    Console,
+    duration,
+    example,
+    force_option,
+    parse_window,
+    shared_options,
+    table,
+)
 from cli.options import FILE, jobs_option, sources_option
 
 if TYPE_CHECKING:
@@ -40,7 +50,7 @@ if TYPE_CHECKING:
     help="Scanners that patients take in turn; an unknown name tells those there are. Default: drawn.",
 )
 @force_option
-@shared_options
+@shared_options(WITH_FORCE)
 def phantom(
     console: Console,
     out: Path,
@@ -128,7 +138,7 @@ def _settings(grid: int, window: str | None, lungmask_weights: Path | None) -> E
     show_default=True,
     help="Embed the largest scan to predict costs from.",
 )
-@shared_options
+@shared_options()
 def check(
     console: Console,
     manifest: Path,
@@ -213,7 +223,7 @@ def _told(problem: Problem) -> str:
 @LUNGMASK
 @jobs_option
 @force_option
-@shared_options
+@shared_options(KEPT)
 def embed(
     console: Console,
     manifest: Path,
@@ -264,7 +274,7 @@ def embed(
 )
 @sources_option
 @click.option("--force", is_flag=True, help="Replace OUT if it is there.")
-@shared_options
+@shared_options()
 def restore(console: Console, scan: Path, out: Path, what: str, sources: Path | None, force: bool) -> None:
     """Bring a layer of the scan file SCAN back to the scan's native grid and write it as the image OUT.
 
@@ -293,7 +303,7 @@ def restore(console: Console, scan: Path, out: Path, what: str, sources: Path | 
 
 @click.command(epilog=example("lungcast info cohort/p1_s1.h5"))
 @click.argument("path", type=FILE)
-@shared_options
+@shared_options()
 def info(console: Console, path: Path) -> None:
     """Say what PATH is (scan file, cohort, fits, model, any folder lungcast wrote), with its provenance."""
     import json

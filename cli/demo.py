@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cli.console import Console, example, force_option, shared_options
+from cli.console import WITH_FORCE, Console, example, force_option, shared_options
 
 
 @click.command(epilog=example("lungcast demo out"))
@@ -19,7 +19,7 @@ from cli.console import Console, example, force_option, shared_options
     help="The same seed gives the same demo on a CPU.",
 )
 @force_option
-@shared_options
+@shared_options(WITH_FORCE)
 def demo(console: Console, out: Path, seed: int, force: bool) -> None:
     """Walk the whole road in under five minutes: phantom, fit, simulate, augment, train, segment, evaluate.
 

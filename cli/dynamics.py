@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cli.console import Console, example, force_option, shared_options, table
+from cli.console import WITH_FORCE, Console, example, force_option, shared_options, table
 from cli.fit_tables import fit_rows, population_rows
 from cli.options import FILE, controls_of, jobs_option, jump_option, loss_option, morphology, seed_option
 
@@ -29,7 +29,7 @@ from cli.options import FILE, controls_of, jobs_option, jump_option, loss_option
     help="Also store mean and spread over the patients, for `lungcast simulate --population`.",
 )
 @jobs_option
-@shared_options
+@shared_options()
 def fit(
     console: Console,
     cohort: Path,
@@ -131,7 +131,7 @@ def fit(
 )
 @morphology
 @force_option
-@shared_options
+@shared_options(WITH_FORCE)
 def simulate(
     console: Console,
     cohort: Path,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @NSD_TOLERANCE
 @THRESHOLD
 @DEVICE
-@shared_options
+@shared_options()
 def evaluate(
     console: Console,
     model: Path,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cli.console import Console, example, force_option, shared_options
+from cli.console import KEPT, Console, example, force_option, shared_options
 from cli.options import FILE, jobs_option, sources_option
 
 
@@ -51,7 +51,7 @@ from cli.options import FILE, jobs_option, sources_option
 @sources_option
 @jobs_option
 @force_option
-@shared_options
+@shared_options(KEPT)
 def export(
     console: Console,
     source: Path,

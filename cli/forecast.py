@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 )
 @loss_option
 @morphology
-@shared_options
+@shared_options()
 def forecast(
     console: Console,
     cohort: Path,

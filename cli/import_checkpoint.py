@@ -30,7 +30,7 @@ from cli.options import FILE
     help="What the networks were trained to find.",
 )
 @force_option
-@shared_options
+@shared_options()
 def import_checkpoint(
     console: Console,
     x: Path,

@@ -14,6 +14,7 @@ from cli.console import LungcastGroup
 from cli.crossvalidate import crossvalidate
 from cli.data import check, embed, info, phantom, restore
 from cli.demo import demo
+from cli.doctor import doctor
 from cli.dynamics import fit, simulate
 from cli.evaluate import evaluate
 from cli.export import export
@@ -23,6 +24,7 @@ from cli.segment import segment, threshold
 from cli.study import study
 from cli.train import train
 from cli.tune import tune
+from cli.view import report, view
 from standard_space.version import lungcast_version
 
 
@@ -31,10 +33,11 @@ from standard_space.version import lungcast_version
 def main() -> None:
     """Fit how a lung infection moves between CT scans, play it on, train a three-way segmenter.
 
-    For research, not for diagnosis. Exit codes: 0 done, 1 failed or partly failed, 2 wrong use.
+    For research, not for diagnosis. Exit codes: 0 done, 1 failed or partly failed, 2 wrong use, 130 interrupted.
 
     \b
     The road, in order:
+      lungcast doctor                           whether everything is there to begin
       lungcast phantom DATA                     a cohort to try things on
       lungcast check MANIFEST                   every problem of every scan, first
       lungcast embed MANIFEST COHORT            scans into the standard space
@@ -48,10 +51,12 @@ def main() -> None:
       lungcast evaluate MODEL COHORT --json scores.json
       lungcast crossvalidate COHORT OUT         every scan scored by a model that never saw its patient
       lungcast study COHORT OUT                 methods, ratios and ablations on the same folds, as tables
+      lungcast view COHORT                      any of these in a browser; report --html for a colleague
     """
 
 
 for command in (
+    doctor,
     demo,
     phantom,
     check,
@@ -73,6 +78,8 @@ for command in (
     evaluate,
     crossvalidate,
     study,
+    view,
+    report,
     import_checkpoint,
 ):
     main.add_command(command)

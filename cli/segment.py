@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.console import Console, example, force_option, parse_window, shared_options, table
+from cli.console import KEPT, WITH_FORCE, Console, example, force_option, parse_window, shared_options, table
 from cli.options import DEVICE, FILE, THRESHOLD
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ DICOM_SEG = click.option(
     help="Run the networks through torch.compile: slower for one scan, faster for many.",
 )
 @force_option
-@shared_options
+@shared_options(KEPT)
 def segment(
     console: Console,
     model: Path,
@@ -216,7 +216,7 @@ def _many(
 )
 @DICOM_SEG
 @force_option
-@shared_options
+@shared_options(WITH_FORCE)
 def threshold(
     console: Console,
     result: Path,

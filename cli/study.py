@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cli.console import Console, example, force_option, shared_options
+from cli.console import KEPT, Console, example, force_option, shared_options
 from cli.options import DEVICE, FILE
 from segmentation.methods import METHODS
 
@@ -72,7 +72,7 @@ from segmentation.methods import METHODS
 @click.option("--keep-models", is_flag=True, help="Keep the weights of every run.")
 @DEVICE
 @force_option
-@shared_options
+@shared_options(KEPT)
 def study(
     console: Console,
     cohort: Path,
@@ -130,21 +130,17 @@ def study(
         more and more.resolve(),
     )
     part = parse_shard(shard)
-    try:
-        with console.stages() as stage:
-            outcome = run_study(
-                inputs,
-                plan,
-                shard=part,
-                jobs=jobs,
-                device=device,
-                keep_models=keep_models,
-                force=force,
-                stage=stage,
-            )
-    except KeyboardInterrupt:
-        console.problem("interrupted; finished runs are kept: the same command goes on")
-        raise click.exceptions.Exit(130) from None
+    with console.stages() as stage:
+        outcome = run_study(
+            inputs,
+            plan,
+            shard=part,
+            jobs=jobs,
+            device=device,
+            keep_models=keep_models,
+            force=force,
+            stage=stage,
+        )
     before = f", {outcome.kept} of them by an earlier call" if outcome.kept else ""
     console.say(f"{outcome.done} of {outcome.planned} runs are done{before}")
     if outcome.written:

@@ -97,7 +97,7 @@ from cli.scoring_options import rule_option
 )
 @DEVICE
 @force_option
-@shared_options
+@shared_options()
 @click.pass_context
 def train(
     context: click.Context,

@@ -16,7 +16,7 @@ from cli.scoring_options import rule_option
 @click.argument("cohort", type=FILE)
 @rule_option("--rule")
 @DEVICE
-@shared_options
+@shared_options()
 def tune(console: Console, model: Path, cohort: Path, rule: str | None, device: str) -> None:
     """Learn a rule and its threshold for MODEL on the annotated scans of COHORT, and write them into MODEL.
 

@@ -203,6 +203,7 @@ def simulate_scan(
         "where": where,
         "jump": jump,
         "controls": (controls or Controls()).to_json(),
+        "consolidation_hu": consolidation_hu,
         "parameters": parameters.to_json(),
         "report": None if report is None else report.to_json(),
         "notes": notes,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import time
@@ -22,6 +21,7 @@ from standard_space.image_file import read_geometry
 from standard_space.ingest import EmbedSettings, check_files, compare_windows, embed_row
 from standard_space.jobs import peak_memory_gb, run_isolated
 from standard_space.manifest import ManifestRow, inspect_manifest
+from standard_space.memory import memory
 from standard_space.progress import Progress, silent
 from standard_space.scanfile import write_scan
 from standard_space.version import lungcast_version
@@ -347,5 +347,5 @@ def _predict(
         memory_gb=round(cost.memory_gb * workers, 2),
         disk_mb=round(cost.disk_mb * len(usable), 2),
         free_disk_gb=round(shutil.disk_usage(manifest.parent).free / 1e9, 1),
-        machine_memory_gb=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        machine_memory_gb=round(memory().total_gb, 1),
     )
