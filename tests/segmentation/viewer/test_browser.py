@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segmentation.viewer.sources import cases_of
 from segmentation.viewer.site import write_site
+from segmentation.viewer.sources import cases_of
 from tests.segmentation.cohorts import toy_cohort
 from tests.segmentation.toys import toy_scan
 
