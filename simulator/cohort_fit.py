@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simulator.dynamics.errors import DynamicsError
-from simulator.dynamics.fit import fit_pair
 from simulator.dynamics.series_fit import fit_series
 from simulator.dynamics.warmup import warm_up
-from simulator.fits import CohortFits, StoredFit, StoredSeries
+from simulator.fits import CohortFits, StoredSeries
+from simulator.pair_fit import stored_fit
 from simulator.series import Observation, Pair, observe_entry, pairs
 from standard_space.cohort import Cohort, Entry
 from standard_space.errors import DataError, LungcastError
@@ -103,7 +103,7 @@ def _fit_patient(task: _Task) -> CohortFits:
     for pair, after in zip(found, observations, strict=True):
         earlier = {o.scan: o.content_sha256 for o in observations}.get(pair.from_scan)
         try:
-            result.fits.append(_fit(pair, after, earlier, task.loss, task.intervals))
+            result.fits.append(stored_fit(pair, after, earlier, loss=task.loss, intervals=task.intervals))
         except DynamicsError as error:
             result.failures[after.patient + "/" + after.scan] = str(error)
     if task.joint and len(observations) > 2:
@@ -112,22 +112,6 @@ def _fit_patient(task: _Task) -> CohortFits:
         except DynamicsError as error:
             result.failures[observations[0].patient] = f"no joint fit: {error}"
     return result
-
-
-def _fit(pair: Pair, after: Observation, from_sha256: str | None, loss: str, intervals: str) -> StoredFit:
-    return StoredFit(
-        patient=pair.patient,
-        from_scan=pair.from_scan,
-        to_scan=pair.to_scan,
-        from_sha256=from_sha256,
-        to_sha256=after.content_sha256,
-        transitions=pair.transitions,
-        lung_volume_ratio=pair.lung_volume_ratio,
-        clamped_low=after.clamped_low,
-        clamped_high=after.clamped_high,
-        voxel_volume_ml=after.voxel_volume_ml,
-        fit=fit_pair(pair.before, pair.after, pair.transitions, loss=loss, intervals=intervals),
-    )
 
 
 def _fit_jointly(
