@@ -95,7 +95,7 @@ def _image(folder: Path) -> str:
     from standard_space.image import write_volume
     from standard_space.image_file import read_geometry
 
-    placed = Geometry((4, 3, 2), (0.7, 0.8, 5.0), (-10.0, 20.0, -300.0), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
+    placed = Geometry((6, 5, 4), (0.7, 0.8, 5.0), (-10.0, 20.0, -300.0), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
     with tempfile.TemporaryDirectory(dir=folder) as made:
         path = Path(made) / "trial.nii.gz"
         write_volume(path, np.zeros(placed.shape, np.int16), placed)

@@ -119,7 +119,7 @@ def test_a_command_writes_them_on_the_error_stream(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("embed", KEPT), ("augment", KEPT), ("study", KEPT), ("phantom", WITH_FORCE), ("fit", AGAIN)],
+    [("embed", KEPT), ("augment", KEPT), ("study", KEPT), ("phantom", WITH_FORCE), ("check", AGAIN)],
 )
 def test_ctrl_c_says_what_is_kept_and_how_to_go_on(
     name: str, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -130,7 +130,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(
     # Whatever a command does first with its console, or with a path, is where the user's Ctrl-C comes.
     for method in ("progress", "stages", "note", "say"):
         monkeypatch.setattr(Console, method, interrupted)
-    for opened in ("standard_space.cohort.Cohort.open", "standard_space.manifest.read_manifest"):
+    for opened in ("standard_space.cohort.Cohort.open", "standard_space.check.check_cohort"):
         monkeypatch.setattr(opened, interrupted)
     command = main.commands[name]
     needed = [p for p in command.params if isinstance(p, click.Argument)]

@@ -168,6 +168,6 @@ def test_many_times_are_thinned_evenly_and_observed_ones_stay() -> None:
         Frame(f"{day}", "observed" if day == 7 else "simulated", float(day), no_view) for day in range(61)
     ]
     few = thinned(Case("p", "A text.", frames), 5)
-    assert [frame.day for frame in few.frames] == [0.0, 7.0, 20.0, 41.0, 60.0]
+    assert [frame.day for frame in few.frames] == [0.0, 7.0, 21.0, 40.0, 60.0]
     assert few.text == "A text. 5 of 61 times are shown."
     assert thinned(few, 5) is few

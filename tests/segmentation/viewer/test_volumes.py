@@ -41,10 +41,10 @@ def test_small_views_are_only_cut_to_the_lungs_with_a_margin() -> None:
     cut = reduced(view, 256)
     z, y, x = np.nonzero(view.lungs)
     # 15 mm are 2, 3 and 4 voxels along z, y and x.
-    assert cut.hu.shape == (9, 10, 14)
-    assert np.array_equal(cut.hu, view.hu[2:11, 0:11, 1:15])
+    assert cut.hu.shape == (9, 9, 13)
+    assert np.array_equal(cut.hu, view.hu[2:11, 1:10, 1:14])
     assert np.count_nonzero(cut.lungs) == len(z) == len(y) == len(x)
-    assert np.array_equal(cut.infection, view.infection[2:11, 0:11, 1:15])
+    assert np.array_equal(cut.infection, view.infection[2:11, 1:10, 1:14])
 
 
 def test_the_world_stays_where_it_is() -> None:
