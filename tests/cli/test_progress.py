@@ -119,7 +119,7 @@ def test_a_command_writes_them_on_the_error_stream(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("embed", KEPT), ("augment", KEPT), ("study", KEPT), ("phantom", WITH_FORCE), ("check", AGAIN)],
+    [("crossvalidate", KEPT), ("augment", KEPT), ("study", KEPT), ("phantom", WITH_FORCE), ("check", AGAIN)],
 )
 def test_ctrl_c_says_what_is_kept_and_how_to_go_on(
     name: str, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
