@@ -82,6 +82,11 @@ def verdict(contrast: Contrast) -> str:
         text = "not shown: the interval excludes 0, but the corrected p does not confirm it"
         if found.smallest_p > SIGNIFICANCE:
             text += f"; with so few patients p cannot fall below {found.smallest_p:.3g}"
+        elif found.p is not None and found.p <= found.smallest_p * (1 + 1e-9):
+            text += (
+                f"; p is the least that {found.patients} patients can give, all of whom differ this way, and "
+                "still too large for so many comparisons"
+            )
         return text
     if found.detectable is None:
         return "no difference was shown"

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from segmentation.study.conclusions import verdict
 from segmentation.study.missing import missing_sentences
 from segmentation.study.paper_tables import all_tables
 from segmentation.study.records import Row
 from segmentation.study.report import study_markdown, write_report, write_tables
 from segmentation.study.results_file import write_costs, write_results
+from segmentation.study.statistics import paired
 from segmentation.study.study_results import StudyResults
+from segmentation.study.table import Contrast
 from standard_space.errors import DataError, ReadError, UsageError
 from tests.segmentation.study.synthetic import arm, costs, results, row, without_infection
 
@@ -162,3 +165,16 @@ def test_folders_that_hold_no_study(tmp_path: Path) -> None:
     (tmp_path / "study.json").write_text("{")
     with pytest.raises(ReadError, match="description"):
         write_report(tmp_path)
+
+
+def test_a_difference_that_too_many_comparisons_hide_says_so() -> None:
+    every_patient = results([(arm(), 0.0), (arm(method="unet2d"), -0.4)], patients=10)
+    first = [row for row in every_patient if row.method == "three-way"]
+    second = [row for row in every_patient if row.method == "unet2d"]
+    found = paired(first, second)
+    assert found.p == found.smallest_p
+    hidden = verdict(Contrast("own", "unet2d", "It is", found, 0.08))
+    assert hidden.startswith("not shown: the interval excludes 0")
+    assert "p is the least that 10 patients can give, all of whom differ this way" in hidden
+    assert "too large for so many comparisons" in hidden
+    assert "least" not in verdict(Contrast("own", "unet2d", "It is", found, 0.04))
