@@ -125,7 +125,7 @@ class ViewerServer:
         with self._reading:
             if (case, frame) not in self._scripts:
                 try:
-                    script = frame_script(self._cases, case, frame, self._most)
+                    script, _ = frame_script(self._cases, case, frame, self._most)
                 except LungcastError as error:
                     script = error_script(case, frame, error)
                 self._scripts[case, frame] = script.encode()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,13 @@ def asset(name: str) -> bytes:
     return content
 
 
-def index_script(cases: Sequence[Case], *, title: str, served: bool) -> str:
+def index_script(
+    cases: Sequence[Case],
+    *,
+    title: str,
+    served: bool,
+    volumes: Mapping[tuple[int, int], dict[str, float | None]] | None = None,
+) -> str:
     """Return the script that names cases and frames.
 
     Parameters
@@ -55,18 +61,20 @@ def index_script(cases: Sequence[Case], *, title: str, served: bool) -> str:
         Of the page.
     served : bool
         Whether a server waits for the page's sign of life.
+    volumes : mapping, optional
+        Infected volumes by case and frame, where they have been counted.
     """
-    content = {
-        "title": title,
-        "version": lungcast_version(),
-        "served": served,
-        "cases": [case.to_json() for case in cases],
-    }
+    named = [case.to_json() for case in cases]
+    for (case, frame), counted in (volumes or {}).items():
+        named[case]["frames"][frame]["volumes"] = counted
+    content = {"title": title, "version": lungcast_version(), "served": served, "cases": named}
     return f"lungcast.index({json.dumps(content, allow_nan=False)});\n"
 
 
-def frame_script(cases: Sequence[Case], case: int, frame: int, most: int) -> str:
-    """Read one frame and return the script that holds its volumes.
+def frame_script(
+    cases: Sequence[Case], case: int, frame: int, most: int
+) -> tuple[str, dict[str, float | None]]:
+    """Read one frame; return the script that holds its volumes, and how much of it is infected, ml.
 
     Parameters
     ----------
@@ -84,13 +92,15 @@ def frame_script(cases: Sequence[Case], case: int, frame: int, most: int) -> str
     shown = cases[case].frames[frame]
     view = shown.read()
     known = {name: value for name, value in shown.infected_ml.items() if value is not None}
+    infected_ml = {**view.infected_ml(), **known}
     content: dict[str, Any] = {
-        "volumes": {**view.infected_ml(), **known},
+        "volumes": infected_ml,
+        "place_mm": view.place_mm(),
         "layers": {
             name: base64.b64encode(held).decode("ascii") for name, held in nifti_layers(reduced(view, most))
         },
     }
-    return f"lungcast.frame({case}, {frame}, {json.dumps(content, allow_nan=False)});\n"
+    return f"lungcast.frame({case}, {frame}, {json.dumps(content, allow_nan=False)});\n", infected_ml
 
 
 def error_script(case: int, frame: int, error: LungcastError) -> str:
@@ -124,6 +134,7 @@ def write_site(
         Sentence by frame that cannot be read; the page says so there, and the rest is whole.
     """
     folder, failures = Path(folder), {}
+    counted: dict[tuple[int, int], dict[str, float | None]] = {}
     total = sum(len(case.frames) for case in cases)
     done = 0
     (folder / "data").mkdir(exist_ok=True)
@@ -133,7 +144,7 @@ def write_site(
             name = f"{case.title} {frame.label}"
             progress(name, done, total)
             try:
-                script = frame_script(cases, number, index, most)
+                script, counted[number, index] = frame_script(cases, number, index, most)
             except LungcastError as error:
                 failures[name] = str(error)
                 script = error_script(number, index, error)
@@ -141,7 +152,7 @@ def write_site(
             done += 1
     for name in ASSETS:
         write_bytes(folder / "assets" / name, asset(name))
-    write_text(folder / "data" / "index.js", index_script(cases, title=title, served=False))
+    write_text(folder / "data" / "index.js", index_script(cases, title=title, served=False, volumes=counted))
     write_bytes(folder / "index.html", asset("index.html"))
     progress("", total, total)
     return failures

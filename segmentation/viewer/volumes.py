@@ -59,6 +59,16 @@ class View:
             for name, part in zip(names, parts, strict=True)
         }
 
+    def place_mm(self) -> tuple[float, float, float] | None:
+        """World position, LPS mm, of an infected voxel in the middle of the slice that shows most infection."""
+        if self.infection is None or not self.infection.any():
+            return None
+        z = int(np.argmax(self.infection.sum(axis=(1, 2))))
+        places = np.argwhere(self.infection[z])
+        y, x = places[np.argmin(((places - places.mean(axis=0)) ** 2).sum(axis=1))]
+        px, py, pz = self.geometry.to_world(np.array([x, y, z], np.float64)).tolist()
+        return px, py, pz
+
 
 def reduced(view: View, most: int) -> View:
     """Return a view cut to the lungs and, where it is still larger than `most` voxels along an axis, coarser.

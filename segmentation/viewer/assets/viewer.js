@@ -7,7 +7,7 @@
   const LUNGS = { R: [0, 0], G: [0, 158], B: [0, 115], A: [0, 255], I: [0, 1], labels: ["", "lungs"] };
   const KEPT_FRAMES = 24; // decoded volumes in memory
 
-  let cases = [], current = 0, playing = null, asked = 0;
+  let cases = [], current = 0, playing = null, asked = 0, placed = -1;
   const waiting = new Map(); // scripts on their way: key to [resolve]
   const decoded = new Map(); // key to promise of {layer: NVImage} or {error}
   const panes = {};
@@ -31,18 +31,20 @@
     const frame = cases[number].frames[index];
     if (found.error) return { error: found.error };
     frame.volumes = found.volumes;
+    if (number === current) drawCurves(at("curves"), frames(), shownFrame(), choose);
     const images = {};
     for (const name of LAYERS.filter((layer) => found.layers[layer])) {
       const options = { base64: found.layers[name], name: `${name}.nii.gz`, colorbarVisible: false };
       if (name === "ct") Object.assign(options, { colormap: "gray", ...window_() });
-      if (name === "lungs") Object.assign(options, { colormapLabel: null, cal_min: 0, cal_max: 1 });
+      if (name === "lungs") Object.assign(options, { cal_min: 0, cal_max: 1 });
+      if (name === "infection") Object.assign(options, { cal_min: 0, cal_max: 2 });
       if (name === "probability") Object.assign(options, { colormap: "viridis", cal_min: 25, cal_max: 255 });
       const image = await niivue.NVImage.loadFromBase64(options);
       if (name === "infection") image.setColormapLabel(INFECTION);
       if (name === "lungs") image.setColormapLabel(LUNGS);
       images[name] = image;
     }
-    return { images };
+    return { images, place: found.place_mm };
   };
 
   const load = (number, index) => {
@@ -67,7 +69,7 @@
     if (panes[id]) return panes[id];
     const nv = new niivue.Niivue({
       backColor: [0, 0, 0, 1], isRadiologicalConvention: true, loadingText: "", dragAndDropEnabled: false,
-      logLevel: "error", crosshairColor: [1, 1, 1, 0.6], crosshairWidth: 1, show3Dcrosshair: true,
+      logLevel: "error", crosshairColor: [1, 1, 0.6, 0.5], crosshairWidth: 0.5, show3Dcrosshair: true,
       multiplanarShowRender: niivue.SHOW_RENDER.ALWAYS, isColorbar: false, isNearestInterpolation: false,
     });
     await nv.attachToCanvas(at(id));
@@ -78,8 +80,15 @@
 
   const layout = (nv) => {
     const types = { multi: nv.sliceTypeMultiplanar, axial: nv.sliceTypeAxial, coronal: nv.sliceTypeCoronal, sagittal: nv.sliceTypeSagittal, render: nv.sliceTypeRender };
+    nv.setMultiplanarLayout(niivue.MULTIPLANAR_TYPE.GRID);
     nv.setSliceType(types[at("layout").value]);
     nv.setClipPlane([0.1, 180, 20]); // the front is cut away: the lungs' inside is seen
+  };
+
+  const goTo = (nv, place) => {
+    if (!place) return;
+    nv.scene.crosshairPos = nv.mm2frac([-place[0], -place[1], place[2]]); // LPS to RAS
+    nv.drawScene();
   };
 
   const put = (nv, images) => {
@@ -110,7 +119,10 @@
     if (mine !== asked) return;
     if (left.error) { say(left.error); at("now").textContent = caption(shownFrame()); return; }
     say("");
-    put(await pane("left"), left.images);
+    const nv = await pane("left");
+    put(nv, left.images);
+    if (placed !== number) goTo(nv, left.place); // where there is something to see; later the user chooses
+    placed = number;
     at("name-left").textContent = caption(shownFrame());
     at("now").textContent = summary(shownFrame());
     for (const name of ["lungs", "infection", "probability"]) at(name).disabled = !left.images[name];
@@ -123,6 +135,8 @@
       at("second").hidden = false;
       const [one, two] = [await pane("left"), await pane("right")];
       put(two, right.images);
+      two.scene.crosshairPos = two.mm2frac(one.frac2mm(one.scene.crosshairPos).slice(0, 3));
+      two.drawScene();
       one.broadcastTo(two, { "2d": true, "3d": true });
       two.broadcastTo(one, { "2d": true, "3d": true });
       at("name-right").textContent = summary(frames()[+other]);

@@ -104,3 +104,12 @@ def test_layers_are_nifti_files_in_the_same_place(tmp_path: Path) -> None:
 def test_layers_that_are_not_there_are_left_out() -> None:
     view = a_view()
     assert list(dict(nifti_layers(View(view.geometry, view.hu, -200.0)))) == ["ct"]
+
+
+def test_it_opens_where_most_infection_is() -> None:
+    view = a_view()
+    view.infection[:] = False
+    view.infection[3, 2:5, 7:10] = True
+    view.infection[8, 1, 1] = True
+    assert view.place_mm() == pytest.approx(tuple(view.geometry.to_world(np.array([8.0, 3.0, 3.0]))))
+    assert View(view.geometry, view.hu, -200.0).place_mm() is None
