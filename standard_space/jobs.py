@@ -6,7 +6,6 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import resource
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -148,9 +147,6 @@ def _pool(jobs: int, threads: int, tasks_each: int | None = None) -> ProcessPool
 
 
 def _start_worker(threads: int) -> None:
-    # Ctrl-C reaches every process of the terminal. A worker ends at once and says nothing: no file it was writing
-    # is there under its name yet, and the parent says what is kept.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     _die_with_parent()
     _share_cores(threads)
 

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import click
@@ -153,41 +148,3 @@ def test_an_interrupted_command_of_ours_is_no_abort() -> None:
     result = CliRunner().invoke(group, ["work"])
     assert result.exit_code == 130
     assert result.stderr.strip() == "interrupted; nothing is lost"
-
-
-def test_workers_end_with_ctrl_c_at_once_and_say_nothing(tmp_path: Path) -> None:
-    script = tmp_path / "work.py"
-    script.write_text(
-        "import time\n"
-        "from pathlib import Path\n"
-        "from standard_space.jobs import run_isolated\n"
-        "def work(name):\n"
-        f"    (Path({str(tmp_path)!r}) / name).touch()\n"
-        "    time.sleep(60)\n"
-        "if __name__ == '__main__':\n"
-        "    try:\n"
-        "        list(run_isolated(work, ['a', 'b', 'c'], jobs=2))\n"
-        "    except KeyboardInterrupt:\n"
-        "        print('interrupted')\n"
-    )
-    running = subprocess.Popen(
-        [sys.executable, str(script)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        limit = time.monotonic() + 60
-        while not ((tmp_path / "a").exists() and (tmp_path / "b").exists()):
-            assert time.monotonic() < limit
-            time.sleep(0.05)
-        begun = time.monotonic()
-        os.killpg(running.pid, signal.SIGINT)  # as a terminal does
-        said, errors = running.communicate(timeout=30)
-    finally:
-        running.kill()
-    assert time.monotonic() - begun < 20
-    assert said.strip() == "interrupted"
-    assert errors == ""
-    assert not (tmp_path / "c").exists()

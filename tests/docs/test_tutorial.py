@@ -19,7 +19,7 @@ def test_the_tutorial_runs_as_written(tmp_path: Path, monkeypatch: pytest.Monkey
     text = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
     blocks = re.findall(r"<!-- executed by tests/docs/test_tutorial.py -->\n```bash\n(.*?)```", text, re.S)
     lines = [line for block in blocks for line in block.splitlines()]
-    assert len(lines) == 11
+    assert len(lines) == 12
     monkeypatch.chdir(tmp_path)
     for line in lines:
         words = shlex.split(line)
