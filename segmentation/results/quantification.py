@@ -106,7 +106,7 @@ def quantify_lungs(
 
 
 def kinds(
-    infection: NDArray[np.bool_], hu: NDArray[np.floating], consolidation_hu: float
+    infection: NDArray[np.bool_], hu: NDArray[np.number[Any]], consolidation_hu: float
 ) -> NDArray[np.uint8]:
     """Label the infection (z, y, x) `GGO` below the clinical cut and `CONSOLIDATION` at or above it."""
     labels = infection.astype(np.uint8)

@@ -83,12 +83,12 @@ def reduced(view: View, most: int) -> View:
     most : int
         Voxels along each axis.
     """
-    box = _shown(view)
-    steps = tuple(max(1, math.ceil((cut.stop - cut.start) / most)) for cut in box)
-    ends = tuple(
-        cut.start + (cut.stop - cut.start) // step * step for cut, step in zip(box, steps, strict=True)
+    whole = _shown(view)
+    steps = tuple(max(1, math.ceil((cut.stop - cut.start) / most)) for cut in whole)
+    box = tuple(
+        slice(cut.start, cut.start + (cut.stop - cut.start) // step * step)
+        for cut, step in zip(whole, steps, strict=True)
     )
-    box = tuple(slice(cut.start, end) for cut, end in zip(box, ends, strict=True))
     start_xyz = np.array([cut.start + (step - 1) / 2 for cut, step in zip(box, steps, strict=True)])[::-1]
     z, y, x = ((cut.stop - cut.start) // step for cut, step in zip(box, steps, strict=True))
     ox, oy, oz = view.geometry.to_world(start_xyz).tolist()
@@ -103,7 +103,9 @@ def reduced(view: View, most: int) -> View:
         np.round(mean(view.hu)).astype(np.int16),
         view.consolidation_hu,
         None if view.lungs is None else (mean(view.lungs > 0) >= 0.5).astype(np.uint8),
-        None if view.infection is None else _blocks(view.infection[box], steps).any(axis=(1, 3, 5)),
+        None
+        if view.infection is None
+        else np.asarray(_blocks(view.infection[box], steps).any(axis=(1, 3, 5)), np.bool_),
         None if view.probability is None else mean(view.probability),
     )
 
@@ -133,9 +135,8 @@ def nifti_layers(view: View) -> Iterator[tuple[str, bytes]]:
 
 def _shown(view: View) -> tuple[slice, slice, slice]:
     """The lungs with a margin; everything where there are none."""
-    around = None if view.lungs is None else bounding_box(view.lungs > 0)
-    if around is None:
-        around = tuple(slice(0, size) for size in view.hu.shape)
+    lungs = None if view.lungs is None else bounding_box(view.lungs > 0)
+    around = lungs or tuple(slice(0, size) for size in view.hu.shape)
     cut = []
     for part, size, spacing in zip(around, view.hu.shape, view.geometry.spacing_mm[::-1], strict=True):
         margin = round(MARGIN_MM / spacing)
