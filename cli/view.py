@@ -18,7 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _OPTIONS = (
     click.option("--image", type=FILE, help="Of a segmentation result: the scan that it was made from."),
-    click.option("--mask", type=FILE, help="Of an image: its infection."),
+    click.option("--infection", type=FILE, help="Of an image: the mask of its infection."),
     click.option("--lungs", type=FILE, help="Of an image: its lungs."),
     click.option(
         "--sources", type=FILE, help="Of an augmented folder: its cohort, where it is not beside it."
@@ -64,7 +64,7 @@ def _shared(command: F) -> F:
     show_default=True,
     help="With --once: seconds to wait for a visitor.",
 )
-@shared_options("the viewer has ended")
+@shared_options()
 def view(
     console: Console,
     paths: tuple[Path, ...],
@@ -96,7 +96,10 @@ def view(
                 console.note(f"nobody came within {patience_s:g} s")
             return
         console.note("Ctrl-C ends the viewer")
-        server.wait()
+        try:
+            server.wait()
+        except KeyboardInterrupt:
+            console.note("the viewer has ended")
 
 
 @click.command(epilog=example("lungcast report out/cohort out/simulation --html report"))
@@ -144,14 +147,14 @@ def _cases(paths: tuple[Path, ...], frames: int, given: dict[str, Any]) -> list[
     from segmentation.viewer.sources import Shown, cases_of
     from standard_space.errors import UsageError
 
-    one_each = {name: given[name] for name in ("image", "mask", "lungs") if given[name] is not None}
+    one_each = {name: given[name] for name in ("image", "infection", "lungs") if given[name] is not None}
     if one_each and len(paths) != 1:
         raise UsageError(
             f"--{next(iter(one_each))} belongs to one path", got=f"{len(paths)} paths", remedy="name one path"
         )
     shown = Shown(
         given["image"],
-        given["mask"],
+        given["infection"],
         given["lungs"],
         given["sources"],
         given["patients"],

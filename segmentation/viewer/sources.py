@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from standard_space.errors import DataError, UsageError
 from standard_space.files import read_mark
 from standard_space.image import read_image, read_labels, read_mask
 from standard_space.scan import Scan
-from standard_space.scanfile import read_scan
+from standard_space.scanfile import read_meta, read_scan
 from standard_space.window import CONSOLIDATION_HU
 
 _COLUMNS = ("infected_ml", "ggo_ml", "consolidation_ml")
@@ -127,17 +127,20 @@ def _frame_of(cohort: Cohort, entry: Entry, consolidation_hu: float) -> Frame:
 
 
 def _scan_file(path: Path, shown: Shown) -> Case:
-    sources = None if shown.sources is None else Cohort.open(shown.sources)
-    mark = read_mark(path.parent) if sources is None else None
+    mark = read_mark(path.parent)
     if mark is not None and mark["lungcast"] in ("cohort", "augmented"):
-        for entry in open_with_sources(path.parent).entries:
+        for entry in Cohort.open(path.parent).entries:
             if entry.file == path.name:
-                mine = Shown(patients=(entry.patient,), consolidation_hu=shown.consolidation_hu)
-                (case,) = _cohort(path.parent, mine)
+                (case,) = _cohort(path.parent, replace(shown, patients=(entry.patient,)))
                 return Case(f"{entry.patient}/{entry.scan}", case.text, case.frames)
+    meta = read_meta(path)
+    sources = None if shown.sources is None else Cohort.open(shown.sources)
+    kind: Kind = "simulated" if meta["kind"] == "synthetic scan" else "observed"
     scan = partial(read_scan, path, None if sources is None else sources.find_source)
-    frame = Frame(path.stem, "observed", None, lambda: _view_of(scan(), shown.consolidation_hu))
-    return Case(path.stem, "One scan in the standard space.", [frame])
+    frame = Frame(
+        str(meta["scan"]), kind, float(meta["day"]), lambda: _view_of(scan(), shown.consolidation_hu)
+    )
+    return Case(f"{meta['patient']}/{meta['scan']}", "One scan in the standard space.", [frame])
 
 
 def _view_of(scan: Scan, consolidation_hu: float) -> View:

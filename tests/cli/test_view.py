@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli.main import main
+from segmentation.viewer.server import ViewerServer
 from tests.segmentation.cohorts import toy_cohort
 from tests.segmentation.images import write_chest
 from tests.segmentation.toys import toy_scan
@@ -61,9 +62,11 @@ def test_view_prints_its_address_and_ends_when_nobody_comes(cohort: Path) -> Non
 
 def test_masks_and_images_belong_to_one_path(cohort: Path, tmp_path: Path) -> None:
     write_chest(tmp_path / "chest.nii.gz")
-    refused = run("report", tmp_path / "chest.nii.gz", cohort, "--mask", "m.nii.gz", "--html", tmp_path / "r")
+    refused = run(
+        "report", tmp_path / "chest.nii.gz", cohort, "--infection", "m.nii.gz", "--html", tmp_path / "r"
+    )
     assert refused.exit_code == 2
-    assert "--mask belongs to one path" in refused.output
+    assert "--infection belongs to one path" in refused.output
     assert not (tmp_path / "r").exists()
 
 
@@ -73,3 +76,13 @@ def test_what_is_not_there_is_refused_before_anything_is_written(tmp_path: Path)
         assert refused.exit_code == 2
         assert "no such file or folder" in refused.output
     assert not (tmp_path / "r").exists()
+
+
+def test_ctrl_c_is_how_a_viewer_ends(cohort: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(self: ViewerServer) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ViewerServer, "wait", interrupted)
+    done = run("view", cohort, "--no-browser")
+    assert done.exit_code == 0, done.output
+    assert "the viewer has ended" in done.stderr

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from segmentation.results.segment_image import segment_image
+from segmentation.viewer import sources
 from segmentation.viewer.cases import Case, Frame, thinned
 from segmentation.viewer.sources import Shown, cases_of
 from segmentation.viewer.volumes import View
@@ -65,6 +66,19 @@ def test_a_scan_file_is_shown_with_the_patient_s_other_scans(cohort: Path) -> No
     (case,) = cases_of(cohort / "P1_b.h5")
     assert case.title == "P1/b"
     assert len(case.frames) == 2
+
+
+def test_a_scan_file_alone_says_what_it_is(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = tmp_path / "alone.h5"
+    alone.write_bytes((cohort / "P1_b.h5").read_bytes())
+    (case,) = cases_of(alone)
+    assert (case.title, case.frames[0].kind, case.frames[0].day) == ("P1/b", "observed", 3.5)
+    head = {"kind": "synthetic scan", "patient": "P1", "scan": "b-sim1", "day": 4.2}
+    monkeypatch.setattr(sources, "read_meta", lambda path: head)
+    (case,) = cases_of(alone)
+    assert (case.title, case.frames[0].kind, case.frames[0].day) == ("P1/b-sim1", "simulated", 4.2)
 
 
 def test_a_result_needs_the_image_it_was_made_from(tmp_path: Path) -> None:
