@@ -28,14 +28,8 @@ if str(ROOT) not in sys.path:  # run by its path, not as a module
 
 from benchmarks.machine import into_docs, machine, rows_markdown, target, versions  # noqa: E402
 from simulator.dynamics.engine import start_state  # noqa: E402
-from simulator.figures import (  # noqa: E402
-    INFECTION_COLOUR,
-    TRUTH_COLOUR,
-    best_slices,
-    new_figure,
-    save_figure,
-    show_slice,
-)
+from simulator.figure_style import INFECTION_COLOUR, TRUTH_COLOUR, new_figure, save_figure  # noqa: E402
+from simulator.figures import best_slices, show_slice  # noqa: E402
 from simulator.progression import (  # noqa: E402
     CONSOLIDATION_HU,
     DEFAULT_DYNAMICS,

@@ -28,7 +28,7 @@ from benchmarks.dynamics_scan import SPACING_MM, Chest, make_chest
 from simulator.dynamics.bins import N_BELOW
 from simulator.dynamics.engine import LesionState, advance, start_state
 from simulator.dynamics.parameters import TransitionParameters
-from simulator.figures import FITTED_COLOUR, OBSERVED_COLOUR, TRUTH_COLOUR, new_figure, save_figure
+from simulator.figure_style import FITTED_COLOUR, OBSERVED_COLOUR, TRUTH_COLOUR, new_figure, save_figure
 from simulator.progression import DEFAULT_DYNAMICS, DEFAULT_JUMP, with_reference
 from simulator.shape import count_components, join_share, surface_to_volume_per_mm
 

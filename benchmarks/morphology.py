@@ -32,7 +32,7 @@ from simulator.dynamics.chain import propagate_covariance  # noqa: E402
 from simulator.dynamics.engine import Controls, LesionState, advance, start_state  # noqa: E402
 from simulator.dynamics.fit import fit_pair  # noqa: E402
 from simulator.dynamics.parameters import TransitionParameters  # noqa: E402
-from simulator.figures import save_figure  # noqa: E402
+from simulator.figure_style import save_figure  # noqa: E402
 from simulator.phantom.cohort import make_cohort  # noqa: E402
 from simulator.progression import CONSOLIDATION_HU, DEFAULT_DYNAMICS, start, with_reference  # noqa: E402
 from simulator.series import observe, transitions_between  # noqa: E402

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from simulator.figures import (
+from simulator.figure_style import (
     BEFORE_COLOUR,
     FITTED_COLOUR,
     INFECTION_COLOUR,

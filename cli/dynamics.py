@@ -46,7 +46,8 @@ def fit(
     scans or more also gets one joint fit of the whole series.
     """
     from simulator.cohort_fit import fit_cohort
-    from simulator.figures import fit_figure, save_figure
+    from simulator.figure_style import save_figure
+    from simulator.figures import fit_figure
     from simulator.population_file import population_of, save_population
     from standard_space.cohort import Cohort
     from standard_space.errors import LungcastError
@@ -129,6 +130,13 @@ def fit(
 @click.option(
     "--consolidation-hu", default=-200.0, show_default=True, help="Clinical cut to consolidation, HU."
 )
+@click.option(
+    "--film",
+    "films",
+    type=click.Choice(["gif", "mp4"]),
+    multiple=True,
+    help="Film to write; can be given twice. When absent: GIF, and MP4 where ffmpeg is.",
+)
 @morphology
 @force_option
 @shared_options(WITH_FORCE)
@@ -148,6 +156,7 @@ def simulate(
     where: str,
     jump: int,
     consolidation_hu: float,
+    films: tuple[str, ...],
     spread: float,
     seeded_share: float,
     clustering: float,
@@ -177,6 +186,7 @@ def simulate(
         from_t0=from_t0,
         population_path=population_path,
         consolidation_hu=consolidation_hu,
+        films=films or None,
     )
     prepare_output_folder(out, "simulation", force=force)
     with console.progress("simulate") as progress:
@@ -195,6 +205,7 @@ def simulate(
             jump=jump,
             controls=controls,
             consolidation_hu=consolidation_hu,
+            films=films or None,
             progress_to=progress,
         )
     for line in notes:
@@ -206,4 +217,5 @@ def simulate(
     ]
     console.say(table(shown))
     console.say(f"GGO and consolidation by the clinical cut at {consolidation_hu:g} HU. {len(rows)} scans:")
-    console.wrote({"series": out, "volumes": out / "volumes.csv", "film": out / "progression.gif"})
+    written = {f"film ({path.suffix[1:]})": path for path in sorted(out.glob("progression.*"))}
+    console.wrote({"series": out, "volumes": out / "volumes.csv", **written})

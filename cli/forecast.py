@@ -57,7 +57,7 @@ def forecast(
 
     Beside two rivals: persistence (nothing changes) and a uniform dilation that is told the true volume.
     """
-    from simulator.figures import save_figure
+    from simulator.figure_style import save_figure
     from simulator.forecast_cohort import forecast_cohort
     from simulator.forecast_figures import forecast_figure
     from simulator.forecast_record import ForecastPicture, ForecastSettings

@@ -9,15 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from simulator.figures import (
-    FITTED_COLOUR,
-    INFECTION_COLOUR,
-    OBSERVED_COLOUR,
-    TRUTH_COLOUR,
-    best_slices,
-    new_figure,
-    show_slice,
-)
+from simulator.figure_style import FITTED_COLOUR, INFECTION_COLOUR, OBSERVED_COLOUR, TRUTH_COLOUR, new_figure
+from simulator.figures import best_slices, show_slice
 from standard_space.scan import Scan
 
 

@@ -17,7 +17,7 @@ from simulator.audit_checks import Counts
 from simulator.audit_patches import SLICES, Patches
 from simulator.audit_record import ObservedRow, VolumeRow
 from simulator.dynamics.bins import BIN_WIDTH, bin_centres
-from simulator.figures import FITTED_COLOUR, OBSERVED_COLOUR, WINDOW_SIGNAL, new_figure, save_figure
+from simulator.figure_style import FITTED_COLOUR, OBSERVED_COLOUR, WINDOW_SIGNAL, new_figure, save_figure
 from simulator.progression import CONSOLIDATION_HU
 from standard_space.window import Window
 

@@ -1,43 +1,28 @@
-"""Pictures of scans, fits and progressions. Figures are made without pyplot, so nothing global is touched."""
+"""Pictures of scans, fits and progressions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.animation import PillowWriter
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from simulator.dynamics.bins import bin_centres
+from simulator.figure_style import (
+    BEFORE_COLOUR,
+    FITTED_COLOUR,
+    INFECTION_COLOUR,
+    LUNG_COLOUR,
+    OBSERVED_COLOUR,
+    TRUTH_COLOUR,
+    WINDOW_SIGNAL,
+    new_figure,
+)
 from simulator.fits import StoredFit
-from simulator.progression import Frame
-from standard_space.files import atomic_path
 from standard_space.scan import Scan
-
-# Okabe-Ito: told apart by colour-blind readers too.
-INFECTION_COLOUR, TRUTH_COLOUR, LUNG_COLOUR = "#D55E00", "#009E73", "#56B4E9"
-BEFORE_COLOUR, OBSERVED_COLOUR, FITTED_COLOUR = "#999999", "#0072B2", "#D55E00"
-WINDOW_SIGNAL = (-0.5, 0.5)
-
-
-def new_figure(
-    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
-) -> tuple[Figure, Any]:
-    """A figure with its axes, sizes in inches, laid out without overlap."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False, **options)
-
-
-def save_figure(figure: Figure, path: str | Path, dpi: int = 110) -> None:
-    """Write a figure atomically; the format goes by the suffix."""
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=dpi, metadata={"Software": None})
 
 
 def plane(volume: NDArray[Any], name: str, index: int) -> NDArray[Any]:
@@ -196,44 +181,3 @@ def sources_and_synthetic_figure(examples: Sequence[tuple[Scan, Scan]]) -> Figur
         axes[row, 1].set_title(f"synthetic, day {synthetic.day:.2f}", fontsize=9)
         axes[row, 2].set_title("its annotation", fontsize=9)
     return figure
-
-
-class Film:
-    """A progression as a GIF: each frame is drawn when it comes, so volumes need not be kept."""
-
-    def __init__(self, scan: Scan, slices: dict[str, int] | None = None) -> None:
-        self._scan = scan
-        self._slices = slices
-        self._frames: list[tuple[float, dict[str, NDArray[np.float32]], dict[str, NDArray[np.bool_]]]] = []
-        self._volumes_ml: list[float] = []
-
-    def add(self, frame: Frame) -> None:
-        """Take a frame's slices."""
-        if self._slices is None:
-            self._slices = best_slices(self._scan, frame.infection)
-        shown = {name: self._slices[name] for name in ("axial", "coronal")}
-        signal = {name: plane(frame.signal, name, index).copy() for name, index in shown.items()}
-        infection = {name: plane(frame.infection, name, index).copy() for name, index in shown.items()}
-        self._frames.append((frame.days, signal, infection))
-        self._volumes_ml.append(float(frame.infection.sum()) * self._scan.grid.voxel_volume_ml)
-
-    def save(self, path: str | Path, frames_per_second: float = 4.0) -> None:
-        """Write the GIF, atomically."""
-        figure, axes = new_figure(8.4, 4.6, 1, 2)
-        writer = PillowWriter(fps=frames_per_second)  # type: ignore[arg-type]
-        with atomic_path(path) as temporary, writer.saving(figure, str(temporary), dpi=80):
-            for (days, signal, infection), volume_ml in zip(self._frames, self._volumes_ml, strict=True):
-                for axis, name in zip(axes[0], signal, strict=True):
-                    axis.clear()
-                    aspect = plane_aspect(self._scan, name)
-                    low, high = WINDOW_SIGNAL
-                    axis.imshow(signal[name], cmap="gray", vmin=low, vmax=high, aspect=aspect)
-                    if infection[name].any():
-                        axis.contour(infection[name], levels=[0.5], colors=[INFECTION_COLOUR], linewidths=0.9)
-                    axis.set_xticks([])
-                    axis.set_yticks([])
-                    axis.set_title(name)
-                figure.suptitle(
-                    f"{self._scan.name}: day {self._scan.day + days:.2f}, infected {volume_ml:.1f} ml"
-                )
-                writer.grab_frame()

@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from simulator.dynamics.bins import bin_centres
-from simulator.figures import (
+from simulator.figure_style import (
     BEFORE_COLOUR,
     FITTED_COLOUR,
     LUNG_COLOUR,

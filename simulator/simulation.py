@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from simulator.backwards import start_before
 from simulator.cohort_fit import fit_cohort
 from simulator.dynamics.engine import Controls, LesionState, start_state
 from simulator.dynamics.parameters import TransitionParameters
-from simulator.figures import Film, save_figure, volumes_figure
+from simulator.figure_style import save_figure
+from simulator.figures import volumes_figure
+from simulator.film import Film, formats_here
 from simulator.fits import CohortFits, StoredFit
 from simulator.population_file import load_population
 from simulator.progression import (
@@ -47,6 +50,7 @@ def check_request(
     from_t0: bool,
     population_path: str | Path | None,
     consolidation_hu: float,
+    films: Sequence[str] | None = None,
 ) -> None:
     """Find what is wrong with a request (`simulate_scan`) before any folder is made or emptied.
 
@@ -56,6 +60,7 @@ def check_request(
         Options that cannot be or do not go together, stored fits or a population that cannot be read.
     """
     frame_transitions(days, every)
+    formats_here(films)
     if not LEAST_HU <= consolidation_hu <= MOST_HU:  # NaN is neither
         raise UsageError(
             "the cut to consolidation is no HU of tissue", got=consolidation_hu,
@@ -102,6 +107,7 @@ def simulate_scan(
     jump: int = DEFAULT_JUMP,
     controls: Controls | None = None,
     consolidation_hu: float = CONSOLIDATION_HU,
+    films: Sequence[str] | None = None,
     progress_to: Progress = silent,
 ) -> tuple[list[dict[str, float]], list[str]]:
     """Play a scan's infection on and write the series, its volumes, a figure and a film.
@@ -112,7 +118,7 @@ def simulate_scan(
         The scan to start from.
     folder : str or Path
         Where `dayXXX.XX_image.nii.gz`, `dayXXX.XX_infection.nii.gz`, `volumes.csv`, `volumes.png` and
-        `progression.gif` go.
+        the films `progression.gif` and `progression.mp4` go.
     days, every : float
         Length, and time between written scans, days.
     seed : int
@@ -131,6 +137,8 @@ def simulate_scan(
         See `simulator.dynamics.engine.advance`.
     consolidation_hu : float
         Clinical cut for the volumes, HU.
+    films : sequence of {"gif", "mp4"}, optional
+        Which films are written; when absent a GIF, and an MP4 where there is an encoder (`film.formats_here`).
 
     Returns
     -------
@@ -142,18 +150,19 @@ def simulate_scan(
     Raises
     ------
     UsageError
-        When a population is given without seeds (a scan's own infection goes by its own fit), or seeds with
-        `from_t0`.
+        When a population is given without seeds (a scan's own infection goes by its own fit), seeds with
+        `from_t0`, or an MP4 film is asked for where nothing can write one.
     DataError
         When `from_t0` is asked of a scan that is not its patient's first annotated one, and as `cohort.read`.
     """
     check_request(
         cohort, entry, days=days, every=every, fits_path=fits_path, seeds=seeds, from_t0=from_t0,
-        population_path=population_path, consolidation_hu=consolidation_hu,
+        population_path=population_path, consolidation_hu=consolidation_hu, films=films,
     )  # fmt: skip
     folder = Path(folder)
     wanted = frame_transitions(days, every)
     scan = cohort.read(entry)
+    kinds, film_notes = formats_here(films)
     notes: list[str] = []
     if seeds is not None:
         scan, state, parameters = _seeded(scan, seeds, where, seed, population_path, notes)
@@ -186,7 +195,8 @@ def simulate_scan(
         if scan.day <= other.day <= scan.day + days
     ]
     save_figure(volumes_figure(rows, observed), folder / "volumes.png")
-    film.save(folder / "progression.gif")
+    for kind in kinds:
+        film.save(folder / f"progression.{kind}")
     progress_to("done", len(wanted), len(wanted))
     if report is not None:
         notes += report.notes()
@@ -209,7 +219,7 @@ def simulate_scan(
         "notes": notes,
     }
     write_mark(folder, "simulation", provenance)
-    return rows, notes
+    return rows, notes + film_notes
 
 
 def seeded_scan(scan: Scan, infection: np.ndarray) -> Scan:

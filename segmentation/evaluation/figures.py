@@ -15,16 +15,15 @@ from numpy.typing import NDArray
 from segmentation.evaluation.metrics import FAILURE_DICE
 from segmentation.evaluation.scan_scores import GROUPS, METRICS
 from segmentation.evaluation.tables import TITLES
-from simulator.figures import (
+from simulator.figure_style import (
     FITTED_COLOUR,
     INFECTION_COLOUR,
     OBSERVED_COLOUR,
     TRUTH_COLOUR,
-    best_slices,
     new_figure,
     save_figure,
-    show_slice,
 )
+from simulator.figures import best_slices, show_slice
 from standard_space.masks import bounding_box
 from standard_space.scan import Scan
 

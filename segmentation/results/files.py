@@ -15,7 +15,7 @@ from segmentation.results.dicom_seg import write_dicom_seg
 from segmentation.results.native import NativePrediction
 from segmentation.results.overlay import overlay_figure
 from segmentation.results.quantification import kinds, quantify, quantify_lungs
-from simulator.figures import save_figure
+from simulator.figure_style import save_figure
 from standard_space.errors import DataError, OutOfSpaceError
 from standard_space.files import NO_SPACE, write_json
 from standard_space.image import CTImage, write_volume

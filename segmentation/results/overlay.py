@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from segmentation.results.native import NativePrediction
 from segmentation.results.orientation import lps_spacing_mm, lps_view
-from simulator.figures import INFECTION_COLOUR, LUNG_COLOUR, new_figure, plane
+from simulator.figure_style import INFECTION_COLOUR, LUNG_COLOUR, new_figure
+from simulator.figures import plane
 from standard_space.image import CTImage
 from standard_space.masks import bounding_box
 from standard_space.window import DEFAULT_LEVEL_HU, DEFAULT_WIDTH_HU

@@ -19,7 +19,7 @@ from segmentation.study.records import OWN, Row
 from segmentation.study.statistics import Estimate, estimate
 from segmentation.study.study_results import NOTHING, Level, StudyResults, cohort_name
 from segmentation.study.table import Contrast, Table
-from simulator.figures import (
+from simulator.figure_style import (
     FITTED_COLOUR,
     INFECTION_COLOUR,
     LUNG_COLOUR,

@@ -18,7 +18,7 @@ from segmentation.study.paper_tables import all_tables
 from segmentation.study.statistics import few_sentences
 from segmentation.study.study_results import StudyResults, cohort_name, read_study
 from segmentation.study.table import Table
-from simulator.figures import save_figure
+from simulator.figure_style import save_figure
 from standard_space.files import write_text
 
 READING = (

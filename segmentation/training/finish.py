@@ -26,7 +26,7 @@ from segmentation.training.run_folder import RunFolder, preparing
 from segmentation.training.three_way import offsets_of
 from segmentation.tuning import not_tuned_on, tune
 from segmentation.views import VIEWS
-from simulator.figures import save_figure
+from simulator.figure_style import save_figure
 from standard_space.errors import DataError
 from standard_space.files import read_mark, write_mark
 from standard_space.scan import Scan

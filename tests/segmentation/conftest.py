@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from segmentation.results import files as result_files
-from simulator.figures import new_figure
+from simulator.figure_style import new_figure
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,8 @@ import pytest
 from simulator.cohort_fit import fit_cohort
 from simulator.dynamics.fit import fit_pair
 from simulator.dynamics.population import Population
-from simulator.figures import fit_figure, save_figure
+from simulator.figure_style import save_figure
+from simulator.figures import fit_figure
 from simulator.fits import CohortFits
 from simulator.population_file import load_population, population_of, save_population
 from simulator.simulation import simulate_scan

@@ -9,7 +9,7 @@ import pytest
 
 from segmentation.results.native import NativePrediction
 from segmentation.results.overlay import overlay_figure
-from simulator.figures import save_figure
+from simulator.figure_style import save_figure
 from standard_space.geometry import orient_array
 from standard_space.image import CTImage
 from tests.segmentation.images import TURNED

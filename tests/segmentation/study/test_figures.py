@@ -10,7 +10,7 @@ from segmentation.study.figures import ratios_figure, study_figures
 from segmentation.study.paper_tables import all_tables
 from segmentation.study.records import Row
 from segmentation.study.study_results import StudyResults
-from simulator.figures import save_figure
+from simulator.figure_style import save_figure
 from tests.segmentation.study.synthetic import WHOLE_STUDY, arm, results, row, without_infection
 
 

@@ -1,0 +1,156 @@
+"""A progression as a film: GIF for everywhere, MP4 for slides, pages and posts."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.animation import AbstractMovieWriter, FFMpegWriter, PillowWriter
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from simulator.figure_style import INFECTION_COLOUR, WINDOW_SIGNAL, apply_style, new_figure
+from simulator.figures import best_slices, plane, plane_aspect
+from simulator.progression import Frame
+from standard_space.errors import UsageError
+from standard_space.files import atomic_path
+from standard_space.scan import Scan
+
+FORMATS = ("gif", "mp4")
+INSTALL_ENCODER = "install ffmpeg, or `pip install 'lungcast[mp4]'`"
+
+_DPI = {"gif": 80, "mp4": 120}
+_PLAYED_AT = 24
+"""Frames per second in an MP4, each repeated: some players stumble over fewer."""
+
+
+def video_encoder() -> str | None:
+    """Path of the ffmpeg that writes MP4 films: the system's, else imageio-ffmpeg's; None without both."""
+    found = shutil.which("ffmpeg")
+    if found is not None:
+        return found
+    try:
+        from imageio_ffmpeg import get_ffmpeg_exe
+    except ImportError:
+        return None
+    return str(get_ffmpeg_exe())
+
+
+def formats_here(wanted: Sequence[str] | None) -> tuple[tuple[str, ...], list[str]]:
+    """Which films can be written on this machine.
+
+    Parameters
+    ----------
+    wanted : sequence of {"gif", "mp4"}, optional
+        When absent, a GIF, and an MP4 where there is an encoder.
+
+    Returns
+    -------
+    formats : tuple of str
+    notes : list of str
+        What is left out, and the remedy.
+
+    Raises
+    ------
+    UsageError
+        When an MP4 is asked for and there is no encoder, or for another format.
+    """
+    if wanted is None:
+        if video_encoder() is None:
+            return ("gif",), [f"the film is a GIF only; for an MP4, {INSTALL_ENCODER}"]
+        return FORMATS, []
+    unknown = sorted(set(wanted) - set(FORMATS))
+    if unknown:
+        raise UsageError("no such format of a film", got=", ".join(unknown), expected=" or ".join(FORMATS))
+    if "mp4" in wanted and video_encoder() is None:
+        raise UsageError("an MP4 film needs ffmpeg", remedy=INSTALL_ENCODER)
+    return tuple(wanted), []
+
+
+class Film:
+    """A progression as a film: only the slices that are shown are kept of each frame."""
+
+    def __init__(self, scan: Scan, slices: dict[str, int] | None = None) -> None:
+        self._scan = scan
+        self._slices = slices
+        self._frames: list[tuple[float, dict[str, NDArray[np.float32]], dict[str, NDArray[np.bool_]]]] = []
+        self._volumes_ml: list[float] = []
+
+    def add(self, frame: Frame) -> None:
+        """Take a frame's slices."""
+        if self._slices is None:
+            self._slices = best_slices(self._scan, frame.infection)
+        shown = {name: self._slices[name] for name in ("axial", "coronal")}
+        signal = {name: plane(frame.signal, name, index).copy() for name, index in shown.items()}
+        infection = {name: plane(frame.infection, name, index).copy() for name, index in shown.items()}
+        self._frames.append((self._scan.day + frame.days, signal, infection))
+        self._volumes_ml.append(float(frame.infection.sum()) * self._scan.grid.voxel_volume_ml)
+
+    def save(self, path: str | Path, frames_per_second: float = 4.0) -> None:
+        """Write the film, atomically.
+
+        Parameters
+        ----------
+        path : str or Path
+            Ends with ``.gif`` or ``.mp4``.
+        frames_per_second : float
+
+        Raises
+        ------
+        UsageError
+            For another ending, and for an MP4 without an encoder.
+        """
+        path = Path(path)
+        kind = path.suffix.removeprefix(".")
+        formats_here((kind,))
+        figure, axes = new_figure(11.2, 4.6, 1, 3, width_ratios=[1, 1, 0.8])
+        with (
+            atomic_path(path) as temporary,
+            _writer(kind, frames_per_second).saving(figure, str(temporary), dpi=_DPI[kind]) as writer,
+        ):
+            for number in range(len(self._frames)):
+                self._draw(figure, axes[0], number)
+                writer.grab_frame()
+
+    def _draw(self, figure: Figure, axes: Sequence[Axes], number: int) -> None:
+        day, signal, infection = self._frames[number]
+        for place, name in zip(axes, signal, strict=False):
+            place.clear()
+            low, high = WINDOW_SIGNAL
+            aspect = plane_aspect(self._scan, name)
+            place.imshow(signal[name], cmap="gray", vmin=low, vmax=high, aspect=aspect)
+            if infection[name].any():
+                place.contour(infection[name], levels=[0.5], colors=[INFECTION_COLOUR], linewidths=0.9)
+            place.set_xticks([])
+            place.set_yticks([])
+            place.set_title(name)
+        days = [day for day, _, _ in self._frames]
+        curve = axes[len(signal)]
+        curve.clear()
+        curve.plot(days, self._volumes_ml, color="#BBBBBB")
+        curve.plot(days[: number + 1], self._volumes_ml[: number + 1], color=INFECTION_COLOUR)
+        curve.plot(day, self._volumes_ml[number], "o", color=INFECTION_COLOUR)
+        curve.set_ylim(0, 1.1 * max(*self._volumes_ml, 1e-3))
+        curve.set_xlabel("day")
+        curve.set_ylabel("infected volume, ml")
+        figure.suptitle(f"{self._scan.name}: day {day:.2f}, infected {self._volumes_ml[number]:.1f} ml")
+        apply_style(figure)
+
+
+class _Encoder(FFMpegWriter):
+    """Matplotlib's writer with the ffmpeg that was found, without touching its global setting."""
+
+    @classmethod
+    def bin_path(cls) -> str:
+        return video_encoder() or ""
+
+
+def _writer(kind: str, frames_per_second: float) -> AbstractMovieWriter:
+    if kind == "gif":
+        return PillowWriter(fps=frames_per_second)  # type: ignore[arg-type]
+    reproducible = ["-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact", "-threads", "1"]
+    played = ["-pix_fmt", "yuv420p", "-crf", "20", "-r", str(_PLAYED_AT), "-movflags", "+faststart"]
+    return _Encoder(fps=frames_per_second, codec="libx264", extra_args=[*played, *reproducible])  # type: ignore[arg-type]

@@ -1,0 +1,115 @@
+"""Films: both formats hold every frame at the same place, and what is missing is said."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from cli.main import main
+from simulator.film import Film, formats_here, video_encoder
+from simulator.fits import CohortFits
+from simulator.progression import progress
+from standard_space.errors import UsageError
+from tests.simulator.scans import cohort_of, small_scan
+
+
+@pytest.fixture(scope="module")
+def film() -> Film:
+    from simulator.simulation import DEFAULT_DYNAMICS
+
+    scan = small_scan()
+    made = Film(scan)
+    for frame in progress(scan, DEFAULT_DYNAMICS, days=1.0, every=0.5, seed=1):
+        made.add(frame)
+    return made
+
+
+def decoded(path: Path, width: int, height: int) -> np.ndarray:
+    """Frames of a video, (frame, y, x, rgb)."""
+    command = [video_encoder(), "-v", "error", "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    raw = subprocess.run(command, capture_output=True, check=True).stdout
+    return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
+
+
+def test_a_gif_has_a_picture_per_frame(film: Film, tmp_path: Path) -> None:
+    film.save(tmp_path / "film.gif")
+    with Image.open(tmp_path / "film.gif") as opened:
+        assert opened.n_frames == 3
+        assert opened.size == (896, 368)
+
+
+def test_an_mp4_shows_what_the_gif_shows(film: Film, tmp_path: Path) -> None:
+    film.save(tmp_path / "film.gif")
+    film.save(tmp_path / "film.mp4")
+    frames = decoded(tmp_path / "film.mp4", 1344, 552)
+    assert len(frames) == 18  # three of a quarter of a second, at 24 per second
+    with Image.open(tmp_path / "film.gif") as opened:
+        for number in range(3):
+            opened.seek(number)
+            still = np.asarray(opened.convert("RGB").resize((1344, 552)), np.float64)
+            assert np.abs(frames[6 * number + 3] - still).mean() < 6
+    assert np.abs(frames[0].astype(float) - frames[-1].astype(float)).mean() > 0.1
+
+
+def test_an_mp4_is_the_same_bytes_twice_and_names_no_time(film: Film, tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        film.save(tmp_path / name)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
+
+
+def test_another_ending_is_refused(film: Film, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such format of a film"):
+        film.save(tmp_path / "film.avi")
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_an_encoder_the_mp4_is_left_out_aloud(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("simulator.film.video_encoder", lambda: None)
+    formats, notes = formats_here(None)
+    assert formats == ("gif",)
+    assert "lungcast[mp4]" in notes[0]
+    with pytest.raises(UsageError, match="ffmpeg"):
+        formats_here(("gif", "mp4"))
+    cohort_of(tmp_path / "c", small_scan(scan="a"), small_scan(scan="b", day=2.0, shift=0.03))
+    out = tmp_path / "s"
+    arguments = ["simulate", str(tmp_path / "c"), str(out), "--patient", "p", "--scan", "a", "--days", "0.5"]
+    refused = CliRunner().invoke(main, [*arguments, "--film", "mp4"])
+    assert refused.exit_code == 2
+    assert "ffmpeg" in refused.output
+    assert not out.exists()
+    told = CliRunner().invoke(main, arguments)
+    assert told.exit_code == 0, told.output
+    assert "GIF only" in told.output
+    assert (out / "progression.gif").is_file()
+    assert not (out / "progression.mp4").exists()
+
+
+def test_the_encoder_of_the_package_is_found_without_a_system_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simulator.film.shutil.which", lambda name: None)
+    assert Path(video_encoder() or "").is_file()
+
+
+def test_films_are_chosen(tmp_path: Path) -> None:
+    cohort_of(tmp_path / "c", small_scan(scan="a"), small_scan(scan="b", day=2.0, shift=0.03))
+    base = ["simulate", str(tmp_path / "c")]
+    options = ["--patient", "p", "--scan", "a", "--days", "0.5"]
+    for choice, expected in (
+        ([], {"gif", "mp4"}),
+        (["--film", "gif"], {"gif"}),
+        (["--film", "mp4"], {"mp4"}),
+    ):
+        out = tmp_path / "-".join(["s", *choice[1:]])
+        shown = CliRunner().invoke(main, [*base, str(out), *options, *choice])
+        assert shown.exit_code == 0, shown.output
+        assert {path.suffix[1:] for path in out.glob("progression.*")} == expected
+        for kind in expected:
+            assert f"film ({kind})" in shown.output
+        assert CohortFits.load(out / "fits.json").fits
