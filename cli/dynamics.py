@@ -47,7 +47,7 @@ def fit(
     """
     from simulator.cohort_fit import fit_cohort
     from simulator.figure_style import save_figure
-    from simulator.figures import fit_figure
+    from simulator.fit_figure import fit_figure
     from simulator.population_file import population_of, save_population
     from standard_space.cohort import Cohort
     from standard_space.errors import LungcastError

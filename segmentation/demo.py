@@ -29,7 +29,8 @@ from simulator.augmentation_plan import Ratios
 from simulator.augmentation_run import augment_cohort, prepare_folder
 from simulator.cohort_fit import fit_cohort
 from simulator.figure_style import save_figure
-from simulator.figures import fit_figure, scan_figure, sources_and_synthetic_figure
+from simulator.figures import scan_figure, sources_and_synthetic_figure
+from simulator.fit_figure import fit_figure
 from simulator.fits import CohortFits, StoredFit
 from simulator.phantom import make_cohort
 from simulator.simulation import simulate_scan

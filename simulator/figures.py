@@ -10,9 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from simulator.dynamics.bins import bin_centres
 from simulator.figure_style import (
-    BEFORE_COLOUR,
     FITTED_COLOUR,
     INFECTION_COLOUR,
     LUNG_COLOUR,
@@ -21,7 +19,6 @@ from simulator.figure_style import (
     WINDOW_SIGNAL,
     new_figure,
 )
-from simulator.fits import StoredFit
 from standard_space.scan import Scan
 
 
@@ -95,55 +92,6 @@ def scan_figure(scan: Scan) -> Figure:
     figure.suptitle(
         f"{scan.name}, day {scan.day:g}: window {scan.window.level_hu:g}/{scan.window.width_hu:g} HU"
     )
-    return figure
-
-
-def fit_figure(stored: StoredFit) -> Figure:
-    """Signal distribution before, observed and fitted, its residual, and the eight values with their errors."""
-    figure, axes = new_figure(12, 4.6, 1, 2, width_ratios=[1.4, 1])
-    curve, table = axes[0]
-    centres = bin_centres()
-    fit = stored.fit
-    before_label = "before (Y$_{t0}$)" if stored.from_scan == "t0" else f"before ({stored.from_scan})"
-    shown = [fit.observed, fit.fitted]
-    if stored.from_scan != "t0":
-        shown.append(fit.before)
-        curve.fill_between(
-            centres, fit.before, color=BEFORE_COLOUR, alpha=0.4, step="mid", label=before_label
-        )
-    else:
-        curve.axvline(centres[0], color=BEFORE_COLOUR, linewidth=4, alpha=0.6, label=before_label)
-    curve.step(
-        centres, fit.observed, where="mid", color=OBSERVED_COLOUR, label=f"observed ({stored.to_scan})"
-    )
-    curve.plot(centres, fit.fitted, color=FITTED_COLOUR, linewidth=2, label="fitted")
-    curve.plot(centres, fit.observed - fit.fitted, color="#444444", linewidth=0.6, label="residual")
-    curve.axvline(0.0, color="black", linestyle=":", linewidth=1)
-    curve.set_ylim(top=1.08 * max(float(np.max(values)) for values in shown))
-    curve.set_xlabel("signal, (HU - WL) / WW")
-    curve.set_ylabel(f"voxels per bin of {centres[1] - centres[0]:.3f}")
-    curve.set_title(f"{stored.name}, {stored.transitions / 100:g} days")
-    curve.legend(frameon=False)
-    lines = [f"{'parameter':<26}{'value':>9}{'s.e.':>9}  {fit.level:.0%} ({fit.interval_method})"]
-    for name, value, error, interval in fit.table():
-        flag = " *" if name in fit.undetermined or name in fit.at_bound else ""
-        lines.append(f"{name:<26}{value if value > 1e-9 else 0.0:>9.4g}{error:>9}  {interval}{flag}")
-    for name, label in (
-        ("births_per_day", "births, voxels per day"),
-        ("ggo_equilibrium", "equilibrium below 0"),
-        ("consolidation_equilibrium", "equilibrium above 0"),
-    ):
-        value, spread, low, high = (fit.derived[f"{name}{end}"] for end in ("", "_se", "_low", "_high"))
-        lines.append(f"{label:<26}{value:>9.4g}{spread:>9.2g}  {low:.3g} .. {high:.3g}")
-    lines.append(f"{'G_ref, voxels below 0':<26}{fit.parameters.reference_ggo_voxels:>9.0f}")
-    lines.append(f"{'reduced chi-square':<26}{fit.goodness['reduced_chi_square']:>9.3g}")
-    lines.append(f"{'overlap':<26}{fit.goodness['overlap']:>9.3g}")
-    if fit.undetermined or fit.at_bound:
-        lines.append("* at a bound or not determined by the data")
-    if fit.open_ends:
-        lines.append("< > runs to the limit of the model: not closed by the data")
-    table.axis("off")
-    table.text(0, 0.95, "\n".join(lines), family="monospace", fontsize=8, va="top", transform=table.transAxes)
     return figure
 
 

@@ -228,9 +228,9 @@ def scanners_figure(study: StudyResults, shown: Sequence[Arm]) -> Figure | None:
     )
     columns = min(3, len(panels))
     height = math.ceil(len(panels) / columns)
-    width = max(2.6, 0.6 + 0.55 * len(groups))
+    width = max(3.0, 0.6 + 0.55 * len(groups))
     figure, axes = new_figure(
-        0.8 + width * columns, 1.4 + 2.5 * height, height, columns, sharex=True, sharey=True
+        0.8 + width * columns, 1.8 + 2.5 * height, height, columns, sharex=True, sharey=True
     )
     for panel, (title, rows) in zip(axes.flat, panels.items(), strict=False):
         for place, (cohort, scanner) in enumerate(groups):
@@ -248,10 +248,12 @@ def scanners_figure(study: StudyResults, shown: Sequence[Arm]) -> Figure | None:
         panel.tick_params(labelbottom=place + columns >= len(panels))
         if place % columns == 0:
             panel.set_ylabel("Dice")
-    figure.supxlabel(
-        f"point: a scan, mean over its models; bar: mean with 95 % interval; dotted: failure, {FAILURE_DICE:g}",
-        fontsize=9,
+    explained = (
+        "point: a scan, mean over its models",
+        "bar: mean with 95 % interval",
+        f"dotted: failure, {FAILURE_DICE:g}",
     )
+    figure.supxlabel("; ".join(explained) if columns > 1 else "\n".join(explained), fontsize=9)
     return figure
 
 

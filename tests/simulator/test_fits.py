@@ -13,11 +13,12 @@ from simulator.cohort_fit import fit_cohort
 from simulator.dynamics.fit import fit_pair
 from simulator.dynamics.population import Population
 from simulator.figure_style import save_figure
-from simulator.figures import fit_figure
+from simulator.fit_figure import fit_figure, place_in_range
 from simulator.fits import CohortFits
 from simulator.population_file import load_population, population_of, save_population
 from simulator.simulation import simulate_scan
 from standard_space.errors import DataError, ReadError, UsageError
+from tests.figures import cut_texts
 from tests.simulator.scans import cohort_of, small_scan
 
 
@@ -64,11 +65,19 @@ def test_a_figure_says_bound_and_never_nan(fits: CohortFits, tmp_path: Path) -> 
     stuck = fit_pair(dense, dense, 300)
     assert any(np.isnan(list(stuck.standard_errors.values())))
     figure = fit_figure(replace(fits.fits[0], fit=stuck))
-    text = figure.axes[1].texts[0].get_text()
+    assert cut_texts(figure) == []
+    text = figure.axes[2].texts[0].get_text()
     assert "bound" in text
     assert "nan" not in text
     assert "95%" in text
     save_figure(figure, tmp_path / "fit.png")
+
+
+def test_a_figure_shows_intervals_within_the_allowed_range() -> None:
+    assert place_in_range([1e-8, 0.5], "birth_rate").tolist() == [0.0, 1.0]
+    assert place_in_range([0.0, 0.25, 1.0], "linked_share").tolist() == [0.0, 0.25, 1.0]
+    assert place_in_range([0.003, 0.147, 0.0], "entry_signal") == pytest.approx([0.0, 1.0, 0.0])
+    assert place_in_range([0.1], "stiffness")[0] == pytest.approx(0.5)  # of 0.005 to 2, by the logarithm
 
 
 def test_a_population_takes_one_estimate_per_patient(fits: CohortFits, tmp_path: Path) -> None:

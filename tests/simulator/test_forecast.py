@@ -19,6 +19,7 @@ from simulator.forecast_record import ForecastPicture, ForecastSettings
 from simulator.visits import at_inspiration, visit_of
 from standard_space.errors import DataError, UsageError
 from standard_space.scan import Scan
+from tests.figures import cut_texts
 from tests.simulator.scans import cohort_of, small_scan
 
 QUICK = ForecastSettings(runs=3, jump=25)
@@ -61,7 +62,9 @@ def test_three_scans_are_forecast_from_a_pair_and_two_from_t0(tmp_path: Path) ->
     assert set(content["summary"]) == {FROM_PAIR, FROM_T0}
     assert content["summary"][FROM_PAIR]["forecasts"] == 2
     assert content["settings"]["controls"] == Controls().to_json()
-    assert len(forecast_figure(pictures[0]).axes) >= 4
+    figure = forecast_figure(pictures[0])
+    assert len(figure.axes) >= 4
+    assert cut_texts(figure) == []
 
 
 def test_the_same_seed_gives_the_same_scores_and_another_others(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from segmentation.evaluation.figures import (
     worst,
 )
 from standard_space.scan import Scan
+from tests.figures import cut_texts
 from tests.segmentation.evaluation.test_summary import row
 from tests.segmentation.toys import toy_scan
 
@@ -76,6 +77,7 @@ def test_a_point_for_every_scan_and_a_box_by_stage() -> None:
     rows = [row(f"P{k}", "1", 0.1 * k, "early" if k < 6 else "late") for k in range(8)]
     rows[0]["precision"] = None
     figure = metrics_figure(rows, "title", scores_of(rows))
+    assert cut_texts(figure) == []
     drawn, precision = figure.axes[0], figure.axes[2]
     assert drawn.get_title() == "Dice"
     assert [len(points.get_offsets()) for points in drawn.collections] == [8, 6, 2]
@@ -96,6 +98,7 @@ def test_limits_of_agreement_are_mean_and_1_96_sd() -> None:
         for k, error in enumerate((1.0, 2.0, 6.0))
     ]
     figure = agreement_figure(rows, "title")
+    assert cut_texts(figure) == []
     mean, sd = 3.0, np.std([1.0, 2.0, 6.0], ddof=1)
     assert f"limits of agreement {mean - 1.96 * sd:+.4g} to {mean + 1.96 * sd:+.4g}" in texts(figure.axes[0])
     assert np.asarray(figure.axes[0].collections[0].get_offsets())[:, 1] == pytest.approx([1.0, 2.0, 6.0])
@@ -111,6 +114,7 @@ def test_a_case_is_cut_where_truth_and_mistake_meet() -> None:
     scan = toy_scan(seed=1)
     assert scan.infection is not None
     flooded = case_figure(scan, scan.lungs, scan.infection, row("P1", "S1", 0.1), "heading", "native")
+    assert cut_texts(flooded) == []
     lower = [axes for axes in flooded.axes if axes.collections]
     assert len(lower) == 3  # the outline of the truth shows in every plane
     healthy = replace(scan, infection=np.zeros_like(scan.infection))

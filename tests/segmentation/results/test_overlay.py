@@ -12,6 +12,7 @@ from segmentation.results.overlay import overlay_figure
 from simulator.figure_style import save_figure
 from standard_space.geometry import orient_array
 from standard_space.image import CTImage
+from tests.figures import cut_texts
 from tests.segmentation.images import TURNED
 from tests.standard_space.bodies import body, geometry
 
@@ -22,6 +23,7 @@ def predicted(mask: np.ndarray, lungs: np.ndarray) -> NativePrediction:
 
 def pixels(path: Path, image: CTImage, found: NativePrediction, target: str = "infection") -> np.ndarray:
     figure = overlay_figure(image, found, target=target, title="chest", consolidation_hu=-600.0)
+    assert cut_texts(figure) == []
     save_figure(figure, path)
     return matplotlib.image.imread(path)[..., :3]
 

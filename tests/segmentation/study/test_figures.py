@@ -11,6 +11,7 @@ from segmentation.study.paper_tables import all_tables
 from segmentation.study.records import Row
 from segmentation.study.study_results import StudyResults
 from simulator.figure_style import save_figure
+from tests.figures import cut_texts
 from tests.segmentation.study.synthetic import WHOLE_STUDY, arm, results, row, without_infection
 
 
@@ -35,6 +36,7 @@ def test_every_figure_is_drawn_and_saved(tmp_path: Path) -> None:
     }
     for name, (figure, caption) in drawn.items():
         assert caption.endswith(".")
+        assert cut_texts(figure) == [], name
         save_figure(figure, tmp_path / f"{name}.png", dpi=40)
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert len(np.unique(np.asarray(picture.convert("L")))) > 10
@@ -78,6 +80,7 @@ def test_the_differences_of_ratios_are_drawn_where_there_are_several() -> None:
 def test_little_to_show(rows: list[Row], tmp_path: Path) -> None:
     study = study_of(rows)
     for name, (figure, _) in study_figures(study, all_tables(study)).items():
+        assert cut_texts(figure) == [], name
         save_figure(figure, tmp_path / f"{name}.png", dpi=40)
 
 
