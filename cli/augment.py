@@ -55,6 +55,7 @@ from cli.options import (
     metavar="I/N",
     help="Only every N-th scan from the I-th on, for job arrays; put together with `lungcast merge`.",
 )
+@click.option("--figures", type=FILE, help="Folder for a sheet of synthetic scans beside their sources.")
 @click.option(
     "--dask",
     "dask_address",
@@ -80,6 +81,7 @@ def augment(
     trajectories: bool,
     jobs: int,
     shard: str | None,
+    figures: Path | None,
     dask_address: str | None,
     force: bool,
 ) -> None:
@@ -92,6 +94,7 @@ def augment(
     import functools
 
     from simulator.augmentation import AugmentationSettings
+    from simulator.augmentation_figure import chosen_for_sheet, draw_sheet
     from simulator.augmentation_plan import Ratios
     from simulator.augmentation_run import (
         augment_cohort,
@@ -105,6 +108,7 @@ def augment(
     from standard_space.cluster import check_cluster, run_on_dask
     from standard_space.cohort import Cohort
     from standard_space.errors import UsageError
+    from standard_space.files import check_output_file
     from standard_space.folders import folder_lock
     from standard_space.jobs import run_isolated
 
@@ -117,6 +121,8 @@ def augment(
     opened = Cohort.open(cohort)
     ratios.check_names(opened.entries)
     check_folder(augmented, opened, settings, shard=part, force=force)
+    if figures is not None:
+        check_output_file(figures / "augmented.png")
     given = stored_fits(opened, fits_path)
     if dask_address is not None:
         check_cluster(dask_address)
@@ -142,7 +148,18 @@ def augment(
     of = f"{observed} scans" if part is None else f"shard {part[0]}/{part[1]}"
     before = f", {outcome.kept} of them by an earlier run" if outcome.kept else ""
     console.say(f"{len(outcome.entries)} synthetic scans of {of} at {ratios.cohort:.0%}{before}:")
-    console.wrote({"augmented": augmented, "fits": augmented / "fits.json"})
+    written = {"augmented": augmented, "fits": augmented / "fits.json"}
+    if figures is not None and outcome.entries:
+        written["sheet"] = figures / "augmented.png"
+        with console.progress("draw") as progress:
+            draw_sheet(
+                written["sheet"],
+                opened,
+                Cohort.open(augmented, sources=opened),
+                chosen_for_sheet(outcome.entries),
+                progress=progress,
+            )
+    console.wrote(written)
     console.finish(outcome.failures, outcome.notes)
 
 

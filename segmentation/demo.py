@@ -25,11 +25,12 @@ from segmentation.threshold_baseline import ThresholdBaseline, tune_threshold_ba
 from segmentation.training import TrainingOptions, items_of, train
 from segmentation.tuning import tune
 from simulator.augmentation import AugmentationSettings
+from simulator.augmentation_figure import chosen_for_sheet, draw_sheet
 from simulator.augmentation_plan import Ratios
 from simulator.augmentation_run import augment_cohort, prepare_folder
 from simulator.cohort_fit import fit_cohort
 from simulator.figure_style import save_figure
-from simulator.figures import scan_figure, sources_and_synthetic_figure
+from simulator.figures import scan_figure
 from simulator.fit_figure import fit_figure
 from simulator.fits import CohortFits, StoredFit
 from simulator.phantom import make_cohort
@@ -203,15 +204,11 @@ def _report(
 ) -> Path:
     source = cohort.read(cohort.find(shown.patient, shown.to_scan))
     save_figure(scan_figure(source), figures / "scan.png")
-    synthetic = sorted(augmented.entries, key=lambda entry: -(entry.infected_ml or 0.0))[:3]
-    pairs = []
-    for entry in synthetic:
-        origin = cohort.find(entry.patient, entry.scan.rsplit("-sim", 1)[0])
-        pairs.append((cohort.read(origin), augmented.read(entry)))
+    synthetic = chosen_for_sheet(augmented.entries, 3)
     beside = "Sources (left), synthetic scans (middle), their annotation (right)"
-    augmented_figures = [("augmented.png", beside)] if pairs else []
-    if pairs:
-        save_figure(sources_and_synthetic_figure(pairs), figures / "augmented.png")
+    augmented_figures = [("augmented.png", beside)] if synthetic else []
+    if synthetic:
+        draw_sheet(figures / "augmented.png", cohort, augmented, synthetic)
     save_figure(scores_figure({"three-way": scores, "HU threshold": rival}), figures / "scores.png")
     predictor = predictor_for(model)
     dice = [row["dice"] for row in scores["scans"]]

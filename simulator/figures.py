@@ -114,18 +114,3 @@ def volumes_figure(rows: Sequence[dict[str, float]], observed: Sequence[tuple[fl
     curve.set_title(f"GGO and consolidation cut at {rows[0]['consolidation_cut_hu']:g} HU", fontsize=9)
     curve.legend(frameon=False)
     return figure
-
-
-def sources_and_synthetic_figure(examples: Sequence[tuple[Scan, Scan]]) -> Figure:
-    """Synthetic scans beside their sources: both plain, then the synthetic one with its infection."""
-    figure, axes = new_figure(9.6, 3.2 * len(examples), len(examples), 3)
-    for row, (source, synthetic) in enumerate(examples):
-        index = best_slices(synthetic)["axial"]
-        show_slice(axes[row, 0], source, "axial", index)
-        show_slice(axes[row, 1], synthetic, "axial", index)
-        infection = None if synthetic.infection is None else (synthetic.infection, INFECTION_COLOUR)
-        show_slice(axes[row, 2], synthetic, "axial", index, filled=infection)
-        axes[row, 0].set_title(f"{source.name}, day {source.day:g}", fontsize=9)
-        axes[row, 1].set_title(f"synthetic, day {synthetic.day:.2f}", fontsize=9)
-        axes[row, 2].set_title("its annotation", fontsize=9)
-    return figure

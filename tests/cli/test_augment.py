@@ -14,10 +14,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli.main import main
+from simulator.augmentation_figure import chosen_for_sheet, sheet_figure
 from simulator.cohort_fit import fit_cohort
 from standard_space.cohort import Cohort
 from standard_space.files import LOCK
 from standard_space.folders import folder_lock
+from tests.figures import cut_texts
 from tests.simulator.scans import cohort_of, small_scan
 
 
@@ -43,6 +45,34 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert result.exit_code == 0, result.output
     assert "6 synthetic scans of 3 scans at 200%:" in result.output
     return folder
+
+
+@pytest.mark.parametrize("shard", [(), ("--shard", "2/2")], ids=["whole", "shard"])
+def test_a_sheet_shows_synthetic_scans_beside_their_sources(
+    place: Path, tmp_path: Path, shard: tuple[str, ...]
+) -> None:
+    arguments = ["augment", place / "c", tmp_path / "a", "--fits", place / "fits.json", "--ratio", "200%"]
+    result = lungcast(*arguments, "--figures", tmp_path / "drawn", *shard)
+    assert result.exit_code == 0, result.output
+    assert "drawn/augmented.png" in result.output
+    assert [path.name for path in (tmp_path / "drawn").iterdir()] == ["augmented.png"]
+    assert not list((tmp_path / "a").glob("*.png"))  # the folder is the same to the byte with and without
+
+
+def test_a_sheet_is_spread_over_all_scans(place: Path) -> None:
+    cohort = Cohort.open(place / "c")
+    augmented = Cohort.open(place / "a", sources=cohort)
+    chosen = chosen_for_sheet(augmented.entries, 4)
+    volumes = [entry.infected_ml for entry in chosen]
+    assert len({entry.name for entry in chosen}) == 4
+    assert volumes == sorted(volumes, reverse=True)
+    every = sorted((entry.infected_ml for entry in augmented.entries), reverse=True)
+    assert (volumes[0], volumes[-1]) == (every[0], every[-1])
+    entry = chosen[0]
+    source = cohort.find(entry.patient, entry.scan.rsplit("-sim", 1)[0])
+    figure = sheet_figure([(cohort.read(source), augmented.read(entry))] * 2)
+    assert f"{entry.infected_ml:.1f} ml" in figure.axes[1].get_title()
+    assert cut_texts(figure) == []
 
 
 def test_shards_merge_to_the_same_bytes(place: Path, tmp_path: Path) -> None:
