@@ -14,8 +14,10 @@ INSTALLED := $(VENV)/installed
 DEV_INSTALLED := $(VENV)/dev-installed
 INTEROP_INSTALLED := $(VENV)/interop-installed
 BROWSER_INSTALLED := $(VENV)/browser-installed
+PACKAGE_INSTALLED := $(VENV)/package-installed
+DOCS_INSTALLED := $(VENV)/docs-installed
 
-.PHONY: demo test slow interop browser lint clean
+.PHONY: demo test slow interop browser package docs lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/lungcast demo $(OUT) --force
@@ -31,6 +33,12 @@ interop: $(INTEROP_INSTALLED)
 
 browser: $(BROWSER_INSTALLED)
 	$(BIN)/python -m pytest -m browser
+
+package: $(PACKAGE_INSTALLED)
+	$(BIN)/python -m pytest -m package
+
+docs: $(DOCS_INSTALLED)
+	$(BIN)/python -m pytest -m docs
 
 lint: $(DEV_INSTALLED)
 	$(BIN)/ruff check .
@@ -63,4 +71,12 @@ $(INTEROP_INSTALLED): $(INSTALLED)
 
 $(BROWSER_INSTALLED): $(INSTALLED)
 	$(PIP) install --quiet -c constraints.txt -e '.[test-browser]'
+	touch $@
+
+$(PACKAGE_INSTALLED): $(INSTALLED)
+	$(PIP) install --quiet -c constraints.txt -e '.[test-package]'
+	touch $@
+
+$(DOCS_INSTALLED): $(INSTALLED)
+	$(PIP) install --quiet -c constraints.txt -e '.[test,docs]'
 	touch $@
