@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
+    from segmentation.evaluation.cohort_scores import evaluate
     from segmentation.methods import load_segmenter
     from segmentation.model import ThreeWaySegmenter
     from segmentation.results.segment_image import segment_image
     from segmentation.training import TrainingOptions, train
 
-__all__ = ["ThreeWaySegmenter", "TrainingOptions", "load_segmenter", "segment_image", "train"]
+__all__ = ["ThreeWaySegmenter", "TrainingOptions", "evaluate", "load_segmenter", "segment_image", "train"]
 
 _MODULES = {
     "ThreeWaySegmenter": "segmentation.model",
     "TrainingOptions": "segmentation.training",
+    "evaluate": "segmentation.evaluation.cohort_scores",
     "load_segmenter": "segmentation.methods",
     "segment_image": "segmentation.results.segment_image",
     "train": "segmentation.training",

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from standard_space.errors import LungcastError
     from standard_space.grid import StandardGrid
     from standard_space.image import CTImage, read_image, read_mask, write_volume
+    from standard_space.ingest import EmbedSettings, embed_cohort
     from standard_space.restore import restore_mask, restore_volume
     from standard_space.scan import Scan
     from standard_space.window import Window
@@ -16,11 +17,13 @@ if TYPE_CHECKING:
 __all__ = [
     "CTImage",
     "Cohort",
+    "EmbedSettings",
     "LungcastError",
     "Scan",
     "StandardGrid",
     "Window",
     "embed",
+    "embed_cohort",
     "read_image",
     "read_mask",
     "restore_mask",
@@ -31,11 +34,13 @@ __all__ = [
 _MODULES = {
     "CTImage": "standard_space.image",
     "Cohort": "standard_space.cohort",
+    "EmbedSettings": "standard_space.ingest",
     "LungcastError": "standard_space.errors",
     "Scan": "standard_space.scan",
     "StandardGrid": "standard_space.grid",
     "Window": "standard_space.window",
     "embed": "standard_space.embedding",
+    "embed_cohort": "standard_space.ingest",
     "read_image": "standard_space.image",
     "read_mask": "standard_space.image",
     "restore_mask": "standard_space.restore",
