@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from cli.formats import formats_page
 from cli.main import main
 from standard_space.geometry import Geometry
 from standard_space.image import read_image, read_mask, write_volume
@@ -41,6 +42,11 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Path:
             result = lungcast(*words[1:])
             assert result.exit_code == 0, f"{' '.join(words)}\n{result.output}\n{result.exception!r}"
     return folder
+
+
+def test_the_page_of_file_formats_is_what_was_written(road: Path) -> None:
+    page = (ROOT / "docs/formats.md").read_text(encoding="utf-8")
+    assert page == formats_page(road), "run `python -m cli.formats ROAD docs/formats.md`"
 
 
 def test_the_readme_road_leaves_what_it_says(road: Path) -> None:
