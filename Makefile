@@ -13,7 +13,6 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/installed
 DEV_INSTALLED := $(VENV)/dev-installed
 INTEROP_INSTALLED := $(VENV)/interop-installed
-BROWSER_INSTALLED := $(VENV)/browser-installed
 PACKAGE_INSTALLED := $(VENV)/package-installed
 DOCS_INSTALLED := $(VENV)/docs-installed
 
@@ -31,7 +30,7 @@ slow: $(INSTALLED)
 interop: $(INTEROP_INSTALLED)
 	$(BIN)/python -m pytest -m interop
 
-browser: $(BROWSER_INSTALLED)
+browser: $(INSTALLED)
 	$(BIN)/python -m pytest -m browser
 
 package: $(PACKAGE_INSTALLED)
@@ -67,10 +66,6 @@ $(DEV_INSTALLED): $(INSTALLED)
 
 $(INTEROP_INSTALLED): $(INSTALLED)
 	$(PIP) install --quiet -c constraints.txt -e '.[test-interop]'
-	touch $@
-
-$(BROWSER_INSTALLED): $(INSTALLED)
-	$(PIP) install --quiet -c constraints.txt -e '.[test-browser]'
 	touch $@
 
 $(PACKAGE_INSTALLED): $(INSTALLED)

@@ -44,8 +44,8 @@ OUTPUTS = (
     ),
     (
         "simulation (`simulate`)",
-        "`dayDDD.DD_image.nii.gz` and `dayDDD.DD_infection.nii.gz` on the scan's own grid, `volumes.csv`, "
-        "`volumes.png`, `progression.gif`, `progression.mp4`, `lungcast.json`",
+        "`dayDDD.DD_image.nii.gz` and `dayDDD.DD_infection.nii.gz` (days since the scan) and `lungs.nii.gz`, "
+        "on the scan's own grid; `volumes.csv`, `volumes.png`, `observed.csv`, `progression.gif` and `.mp4`",
     ),
     (
         "model (`train`)",
@@ -107,6 +107,13 @@ FILES = (
         "volumes.csv",
         "Written by `simulate`: one row per written day.",
         "simulation/volumes.csv",
+        "column",
+    ),
+    FileKind(
+        "observed",
+        "observed.csv",
+        "Written by `simulate`: the patient's observed scans, to be laid over the simulation; not with `--seeds`.",
+        "simulation/observed.csv",
         "column",
     ),
     FileKind(

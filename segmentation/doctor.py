@@ -21,7 +21,7 @@ DEMO_MEMORY_GB = 2.0
 """The demo's peak is about 1.1 GB (README); the rest is for what else runs."""
 DEMO_DISK_GB = 0.5
 
-_EXTRAS_OF_DEVELOPERS = ("test", "test-interop", "test-browser", "test-package", "bench", "docs", "dev")
+_EXTRAS_OF_DEVELOPERS = ("test", "test-interop", "test-package", "bench", "docs", "dev")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from simulator.dynamics.bins import N_BELOW
 from simulator.dynamics.engine import Controls, LesionState, RunReport, advance, start_state
 from simulator.dynamics.parameters import TransitionParameters
 from simulator.series import TRANSITIONS_PER_DAY
+from standard_space.cohort import Entry
 from standard_space.errors import DataError, UsageError
 from standard_space.files import write_text
 from standard_space.image import write_volume
@@ -208,10 +210,30 @@ def write_frame(frame: Frame, scan: Scan, folder: str | Path) -> None:
     )
 
 
-def write_volumes(rows: list[dict[str, float]], path: str | Path) -> None:
+def write_lungs(scan: Scan, path: str | Path) -> None:
+    """Write a scan's lungs as NIfTI on its native grid: the user's own mask, else those that were found."""
+    lungs = restore_mask(scan.lungs, scan.placement) if scan.native_lungs is None else scan.native_lungs
+    write_volume(path, lungs, scan.placement.native)
+
+
+def write_volumes(rows: Sequence[Mapping[str, float]], path: str | Path) -> None:
     """Write the rows of `frame_volumes` as CSV."""
+    _write_table([{key: round(value, 4) for key, value in row.items()} for row in rows], path)
+
+
+def write_observed(entries: Iterable[Entry], path: str | Path) -> None:
+    """Write scan, day and infected volume (ml) of observed scans as CSV, to be laid over a simulation."""
+    rows = [
+        {"scan": entry.scan, "day": entry.day, "infected_ml": round(entry.infected_ml, 4)}
+        for entry in entries
+        if entry.infected_ml is not None and not entry.synthetic
+    ]
+    _write_table(rows, path)
+
+
+def _write_table(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: round(value, 4) for key, value in row.items()} for row in rows)
+    writer.writerows(rows)
     write_text(path, text.getvalue())

@@ -25,6 +25,8 @@ from simulator.progression import (
     progress,
     with_reference,
     write_frame,
+    write_lungs,
+    write_observed,
     write_volumes,
 )
 from simulator.seeding import Where, seed_infection
@@ -117,8 +119,9 @@ def simulate_scan(
     cohort, entry
         The scan to start from.
     folder : str or Path
-        Where `dayXXX.XX_image.nii.gz`, `dayXXX.XX_infection.nii.gz`, `volumes.csv`, `volumes.png` and
-        the films `progression.gif` and `progression.mp4` go.
+        Where `dayXXX.XX_image.nii.gz`, `dayXXX.XX_infection.nii.gz`, `lungs.nii.gz`, `volumes.csv`,
+        `volumes.png`, `observed.csv` (the patient's observed scans; not with `seeds`) and the films
+        `progression.gif` and `progression.mp4` go.
     days, every : float
         Length, and time between written scans, days.
     seed : int
@@ -188,11 +191,18 @@ def simulate_scan(
         film.add(frame)
         report = frame.report
     write_volumes(rows, folder / "volumes.csv")
-    observed = [
-        (other.day, other.infected_ml)
+    write_lungs(scan, folder / "lungs.nii.gz")
+    seen = [
+        other
         for other in cohort.by_patient()[entry.patient]
         if seeds is None and other.infected_ml is not None and not other.synthetic
-        if scan.day <= other.day <= scan.day + days
+    ]
+    if seen:
+        write_observed(seen, folder / "observed.csv")
+    observed = [
+        (other.day, other.infected_ml)
+        for other in seen
+        if other.infected_ml is not None and scan.day <= other.day <= scan.day + days
     ]
     save_figure(volumes_figure(rows, observed), folder / "volumes.png")
     for kind in kinds:

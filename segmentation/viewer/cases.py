@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from segmentation.viewer.volumes import View
@@ -41,6 +41,24 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Point:
+    """A volume that was observed and has no frame of its own.
+
+    Attributes
+    ----------
+    label : str
+        Name of the scan.
+    day : float
+        Days on the case's own clock.
+    infected_ml : float
+    """
+
+    label: str
+    day: float
+    infected_ml: float
+
+
+@dataclass(frozen=True)
 class Case:
     """Something to see, with its frames in the order of their days.
 
@@ -49,11 +67,14 @@ class Case:
     title, text : str
         What it is, in few words and in a sentence.
     frames : sequence of Frame
+    observed : sequence of Point
+        What was observed beside the frames, for the curves.
     """
 
     title: str
     text: str
     frames: Sequence[Frame]
+    observed: Sequence[Point] = ()
 
     def to_json(self) -> dict[str, Any]:
         """What the page needs before the volumes."""
@@ -61,6 +82,7 @@ class Case:
             "title": self.title,
             "text": self.text,
             "frames": [frame.to_json() for frame in self.frames],
+            "observed": [asdict(point) for point in self.observed],
         }
 
 
@@ -78,4 +100,4 @@ def thinned(case: Case, most: int) -> Case:
     left = [frame for index, frame in enumerate(others) if index in chosen]
     frames = [frame for frame in case.frames if frame in kept or frame in left]
     text = f"{case.text} {len(frames)} of {len(case.frames)} times are shown."
-    return Case(case.title, text, frames)
+    return replace(case, text=text, frames=frames)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 
 from segmentation.results.files import ResultOptions, result_files
 from segmentation.results.rethreshold import read_report, read_result
-from segmentation.viewer.cases import Case, Frame, Kind
+from segmentation.viewer.cases import Case, Frame, Kind, Point
 from segmentation.viewer.volumes import View
 from standard_space.cohort import Cohort, Entry, open_with_sources
 from standard_space.errors import DataError, UsageError
@@ -132,7 +132,7 @@ def _scan_file(path: Path, shown: Shown) -> Case:
         for entry in Cohort.open(path.parent).entries:
             if entry.file == path.name:
                 (case,) = _cohort(path.parent, replace(shown, patients=(entry.patient,)))
-                return Case(f"{entry.patient}/{entry.scan}", case.text, case.frames)
+                return replace(case, title=f"{entry.patient}/{entry.scan}")
     meta = read_meta(path)
     sources = None if shown.sources is None else Cohort.open(shown.sources)
     kind: Kind = "simulated" if meta["kind"] == "synthetic scan" else "observed"
@@ -149,12 +149,7 @@ def _view_of(scan: Scan, consolidation_hu: float) -> View:
 
 
 def _simulation(path: Path, shown: Shown) -> list[Case]:
-    table = path / "volumes.csv"
-    try:
-        with open(table, encoding="utf-8", newline="") as handle:
-            rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(handle)]
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError("the simulation's volumes cannot be read", where=table, got=error) from None
+    rows = _numbers(path / "volumes.csv")
     images = sorted(path.glob("day*_image.nii.gz"))
     if not rows or len(images) != len(rows):
         raise DataError(
@@ -166,18 +161,46 @@ def _simulation(path: Path, shown: Shown) -> list[Case]:
     made = (read_mark(path) or {"provenance": {}})["provenance"]
     cut = float(made.get("consolidation_hu", shown.consolidation_hu))
     observed = not (made.get("seeds") or made.get("from_t0"))
+    lungs = path / "lungs.nii.gz" if (path / "lungs.nii.gz").is_file() else None  # of older versions: none
     frames = [
         Frame(
             f"day {row['day']:.2f}",
             "observed" if index == 0 and observed else "simulated",
             row["day"],
-            partial(_native, image, image.with_name(image.name.replace("_image", "_infection")), None, cut),
+            partial(_native, image, image.with_name(image.name.replace("_image", "_infection")), lungs, cut),
             {name: row.get(name) for name in _COLUMNS},
         )
         for index, (row, image) in enumerate(zip(rows, images, strict=True))
     ]
     length = rows[-1]["day"] - rows[0]["day"]
-    return [Case(path.name, f"A simulation of {length:g} days on the scan's own grid.", frames)]
+    text = f"A simulation of {length:g} days on the scan's own grid."
+    return [Case(path.name, text, frames, _observed_beside(path / "observed.csv", frames))]
+
+
+def _observed_beside(table: Path, frames: Sequence[Frame]) -> list[Point]:
+    """Observed scans of a simulation's patient that are no frame of it."""
+    if not table.is_file():
+        return []
+    days = {frame.day for frame in frames if frame.kind == "observed"}
+    with open(table, encoding="utf-8", newline="") as handle:
+        names = [row.get("scan") or "" for row in csv.DictReader(handle)]
+    rows = zip(names, _numbers(table), strict=True)
+    try:
+        return [Point(name, row["day"], row["infected_ml"]) for name, row in rows if row["day"] not in days]
+    except KeyError as error:
+        raise DataError("a column is missing", where=table, got=f"no {error.args[0]}") from None
+
+
+def _numbers(path: Path) -> list[dict[str, float]]:
+    """Rows of a simulation's table, without the names of scans."""
+    try:
+        with open(path, encoding="utf-8", newline="") as handle:
+            return [
+                {key: float(value) for key, value in row.items() if key != "scan"}
+                for row in csv.DictReader(handle)
+            ]
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError("the simulation's volumes cannot be read", where=path, got=error) from None
 
 
 def _result(path: Path, shown: Shown) -> list[Case]:
@@ -234,7 +257,7 @@ def _demo(path: Path, shown: Shown) -> list[Case]:
     for name in _IN_A_DEMO:
         if read_mark(path / name) is not None:
             for case in cases_of(path / name, Shown(consolidation_hu=shown.consolidation_hu)):
-                cases.append(Case(f"{name}: {case.title}", case.text, case.frames))
+                cases.append(replace(case, title=f"{name}: {case.title}"))
     if not cases:
         raise UsageError("the demo is not whole", where=path, remedy="run `lungcast demo` again with --force")
     return cases

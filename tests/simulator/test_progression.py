@@ -65,6 +65,13 @@ def test_a_simulation_is_written_on_the_native_grid(tmp_path: Path) -> None:
     assert image.geometry.same_as(native)
     mask = read_mask(tmp_path / "s" / "day001.00_infection.nii.gz", native)
     assert mask.sum() * native.voxel_volume_ml == pytest.approx(rows[-1]["infected_ml"], rel=0.15)
+    lungs = read_mask(tmp_path / "s" / "lungs.nii.gz", native)
+    assert (mask & ~lungs).sum() <= 0.05 * mask.sum()
+    assert lungs.sum() > mask.sum()
+    with open(tmp_path / "s" / "observed.csv", newline="") as handle:
+        seen = list(csv.DictReader(handle))
+    assert [(row["scan"], float(row["day"])) for row in seen] == [("a", 0.0), ("b", 2.0)]
+    assert float(seen[1]["infected_ml"]) == pytest.approx(cohort.find("p", "b").infected_ml, abs=1e-3)
     with open(tmp_path / "s" / "volumes.csv", newline="") as handle:
         written = list(csv.DictReader(handle))
     assert [float(row["days_since_scan"]) for row in written] == [0.0, 0.5, 1.0]
@@ -81,5 +88,6 @@ def test_a_scan_without_infection_can_be_seeded(tmp_path: Path) -> None:
     )
     assert rows[0]["infected_ml"] > 0
     assert any("seeded" in note for note in notes)
+    assert not (tmp_path / "s" / "observed.csv").exists()
     with pytest.raises(DataError, match="no fit"):
         simulate_scan(cohort, cohort.find("p", "a"), tmp_path / "s2", days=1.0, every=1.0, seed=1)

@@ -24,14 +24,14 @@
     return found;
   };
 
-  const drawCurves = (where, frames, now, choose) => {
+  const drawCurves = (where, frames, now, choose, beside = []) => {
     where.replaceChildren();
     const known = frames.filter((frame) => frame.day !== null && frame.volumes.infected_ml != null);
     if (known.length === 0) return;
-    const days = known.map((frame) => frame.day);
+    const days = [...known, ...beside].map((one) => one.day);
     let [first, last] = [Math.min(...days), Math.max(...days)];
     if (first === last) [first, last] = [first - 1, last + 1];
-    const highest = Math.max(1e-6, ...known.map((frame) => frame.volumes.infected_ml)) * 1.05;
+    const highest = Math.max(1e-6, ...known.map((frame) => frame.volumes.infected_ml), ...beside.map((point) => point.infected_ml)) * 1.05;
     const x = (day) => LEFT + ((day - first) / (last - first)) * (WIDTH - LEFT - RIGHT);
     const y = (ml) => HEIGHT - BOTTOM - (ml / highest) * (HEIGHT - TOP - BOTTOM);
     const svg = made("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "xMinYMin meet" });
@@ -62,7 +62,12 @@
         svg.append(made("text", { x: from + 25, y: at }, name));
       }
     });
-    svg.append(made("text", { x: WIDTH - RIGHT + 12, y: TOP + 12 + 58 }, "● observed"));
+    for (const point of beside) { // no frame of its own: nothing to click
+      const mark = made("rect", { class: "beside", x: x(point.day) - 4, y: y(point.infected_ml) - 4, width: 8, height: 8 });
+      mark.append(made("title", {}, `${point.label}, observed: infected ${point.infected_ml.toFixed(1)} ml`));
+      svg.append(mark);
+    }
+    svg.append(made("text", { x: WIDTH - RIGHT + 12, y: TOP + 12 + 58 }, beside.length ? "● ■ observed" : "● observed"));
     where.append(svg);
   };
   globalThis.drawCurves = drawCurves;

@@ -31,7 +31,7 @@
     const frame = cases[number].frames[index];
     if (found.error) return { error: found.error };
     frame.volumes = found.volumes;
-    if (number === current) drawCurves(at("curves"), frames(), shownFrame(), choose);
+    if (number === current) drawCurves(at("curves"), frames(), shownFrame(), choose, cases[current].observed);
     const images = {};
     for (const name of LAYERS.filter((layer) => found.layers[layer])) {
       const options = { base64: found.layers[name], name: `${name}.nii.gz`, colorbarVisible: false };
@@ -114,7 +114,7 @@
   const show = async () => {
     const mine = ++asked, number = current, index = +at("day").value;
     at("now").textContent = `${caption(shownFrame())}: loading`;
-    drawCurves(at("curves"), frames(), shownFrame(), choose);
+    drawCurves(at("curves"), frames(), shownFrame(), choose, cases[current].observed);
     const left = await load(number, index);
     if (mine !== asked) return;
     if (left.error) { say(left.error); at("now").textContent = caption(shownFrame()); return; }
@@ -126,7 +126,7 @@
     at("name-left").textContent = caption(shownFrame());
     at("now").textContent = summary(shownFrame());
     for (const name of ["lungs", "infection", "probability"]) at(name).disabled = !left.images[name];
-    drawCurves(at("curves"), frames(), shownFrame(), choose);
+    drawCurves(at("curves"), frames(), shownFrame(), choose, cases[current].observed);
     const other = at("compare").value;
     if (other !== "") {
       const right = await load(number, +other);

@@ -18,8 +18,11 @@ import pytest
 
 from segmentation.viewer.site import write_site
 from segmentation.viewer.sources import cases_of
+from standard_space.files import write_text
+from standard_space.image import write_volume
 from tests.segmentation.cohorts import toy_cohort
 from tests.segmentation.toys import toy_scan
+from tests.segmentation.viewer.test_sources import a_simulation, write_chest
 
 pytestmark = pytest.mark.browser
 
@@ -249,4 +252,26 @@ def test_a_scan_that_cannot_be_read_says_so(browser: Any, cohort: Path, tmp_path
     opened.page.keyboard.press("ArrowRight")
     opened.wait("0-2")
     assert opened.page.locator("#message").is_hidden()
+    opened.close()
+
+
+def test_a_simulation_shows_lungs_and_observed_scans_that_are_no_day_of_it(
+    browser: Any, tmp_path: Path
+) -> None:
+    folder = a_simulation(tmp_path / "simulation")
+    where, lungs, _ = write_chest(folder / "day000.00_image.nii.gz")
+    write_volume(folder / "lungs.nii.gz", lungs, where)
+    write_text(folder / "observed.csv", "scan,day,infected_ml\ns1,0,10\ns2,4,30\n")
+    assert write_site(tmp_path, cases_of(folder), title="a simulation", most=64) == {}
+    opened = Page(browser, (tmp_path / "index.html").as_uri())
+    opened.wait("0-0")
+    beside = opened.page.locator("#curves rect.beside")
+    assert beside.count() == 1
+    assert "s2, observed: infected 30.0 ml" in (beside.first.text_content() or "")
+    assert not opened.page.is_disabled("#lungs")
+    before = opened.picture()
+    opened.page.fill("#lungs", "100")
+    opened.page.wait_for_timeout(300)
+    assert np.abs(opened.picture() - before).max() > 0.05
+    assert opened.complaints == []
     opened.close()

@@ -8,7 +8,7 @@ import pytest
 
 from segmentation.results.segment_image import segment_image
 from segmentation.viewer import sources
-from segmentation.viewer.cases import Case, Frame, thinned
+from segmentation.viewer.cases import Case, Frame, Point, thinned
 from segmentation.viewer.sources import Shown, cases_of
 from segmentation.viewer.volumes import View
 from standard_space.errors import DataError, UsageError
@@ -138,6 +138,26 @@ def test_a_simulation_has_a_frame_a_day_with_its_own_cut(tmp_path: Path) -> None
     ]
     assert case.frames[2].infected_ml == {"infected_ml": 12.0, "ggo_ml": 10.0, "consolidation_ml": 2.0}
     assert case.frames[0].read().consolidation_hu == -300.0
+
+
+def test_a_simulation_shows_its_lungs_and_what_was_observed_beside_it(tmp_path: Path) -> None:
+    folder = a_simulation(tmp_path / "simulation")
+    (case,) = cases_of(folder)
+    assert case.observed == []
+    assert case.frames[1].read().lungs is None
+    where, lungs, _ = write_chest(folder / "day000.00_image.nii.gz")
+    write_volume(folder / "lungs.nii.gz", lungs, where)
+    write_text(folder / "observed.csv", "scan,day,infected_ml\ns1,0,10\ns0,-3.5,4.25\n")
+    (case,) = cases_of(folder)
+    assert case.observed == [Point("s0", -3.5, 4.25)]  # the other one is the first frame
+    assert case.to_json()["observed"] == [{"label": "s0", "day": -3.5, "infected_ml": 4.25}]
+    assert np.array_equal(case.frames[1].read().lungs != 0, lungs)
+    write_text(folder / "observed.csv", "scan,when,infected_ml\ns0,1,4.25\n")
+    with pytest.raises(DataError, match=r"observed\.csv.*day"):
+        cases_of(folder)
+    write_text(folder / "observed.csv", "scan,day,infected_ml\ns0,soon,4.25\n")
+    with pytest.raises(DataError, match=r"observed\.csv: the simulation's volumes cannot be read"):
+        cases_of(folder)
 
 
 def test_a_simulation_from_seeds_begins_simulated(tmp_path: Path) -> None:
