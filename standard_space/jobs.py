@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.resource_tracker
 import os
 import resource
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TypeVar
 
 from standard_space.errors import DataError, LungcastError, UsageError
@@ -106,7 +110,8 @@ def _in_processes(
                 # No more than one task a worker is handed out, so that a death leaves few suspects.
                 while waiting and len(running) < jobs:
                     index = waiting[-1]
-                    running[pool.submit(told, function, tasks[index])] = index
+                    with _sigint_held_back():
+                        running[pool.submit(_in_a_worker, function, tasks[index])] = index
                     waiting.pop()
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
@@ -126,7 +131,9 @@ def _in_a_fresh_process(
 ) -> Result | LungcastError:
     with _pool(1, threads) as pool:
         try:
-            return pool.submit(told, function, task).result()
+            with _sigint_held_back():
+                future = pool.submit(_in_a_worker, function, task)
+            return future.result()
         except BrokenProcessPool:
             return DataError(
                 "the worker process died at this scan (out of memory, or a crash in a library)",
@@ -149,6 +156,44 @@ def _pool(jobs: int, threads: int, tasks_each: int | None = None) -> ProcessPool
 def _start_worker(threads: int) -> None:
     _die_with_parent()
     _share_cores(threads)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _interrupted)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+@contextmanager
+def _sigint_held_back() -> Iterator[None]:
+    """Processes that are started inside begin deaf to Ctrl-C: until `_start_worker` they could only die of it.
+
+    A terminal sends Ctrl-C to workers as well. One that dies while it waits for a task prints a traceback, and may
+    take the queue's lock along.
+    """
+    multiprocessing.resource_tracker.ensure_running()  # it lets SIGINT through again when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Work:
+    """Whether this worker has a task in hand."""
+
+    at_hand = False
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C in a worker ends the task in hand; one that waits is ended by its parent, in good order."""
+    if _Work.at_hand:
+        raise KeyboardInterrupt
+
+
+def _in_a_worker(function: Callable[[Task], Result], task: Task) -> Result | LungcastError:
+    _Work.at_hand = True
+    try:
+        return told(function, task)
+    finally:
+        _Work.at_hand = False
 
 
 def _die_with_parent() -> None:
