@@ -115,6 +115,13 @@ def _matplotlib(folder: Path) -> str:
     return "a figure drawn"
 
 
+def _film(folder: Path) -> str:
+    from simulator.film import INSTALL_ENCODER, video_encoder
+
+    encoder = video_encoder()
+    return f"GIF only; for MP4, {INSTALL_ENCODER}" if encoder is None else f"GIF, and MP4 by {encoder}"
+
+
 _ATTEMPTS: tuple[tuple[str, str, Callable[[Path], str]], ...] = (
     ("folder", "choose a folder that you may write to", _folder),
     ("Numba", "reinstall numba and numpy together: `pip install --force-reinstall numba`", _numba),
@@ -122,4 +129,5 @@ _ATTEMPTS: tuple[tuple[str, str, Callable[[Path], str]], ...] = (
     ("h5py", "reinstall both: `pip install --force-reinstall h5py hdf5plugin`", _scan_file),
     ("SimpleITK", "reinstall it: `pip install --force-reinstall SimpleITK`", _image),
     ("matplotlib", "reinstall it: `pip install --force-reinstall matplotlib`", _matplotlib),
+    ("films", "", _film),
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,11 +17,12 @@ from numpy.typing import NDArray
 from simulator.figure_style import INFECTION_COLOUR, WINDOW_SIGNAL, apply_style, new_figure
 from simulator.figures import best_slices, plane, plane_aspect
 from simulator.progression import Frame
-from standard_space.errors import UsageError
+from standard_space.errors import DataError, UsageError
 from standard_space.files import atomic_path
 from standard_space.scan import Scan
 
 FORMATS = ("gif", "mp4")
+CODEC = "libx264"
 INSTALL_ENCODER = "install ffmpeg, or `pip install 'lungcast[mp4]'`"
 
 _DPI = {"gif": 80, "mp4": 120}
@@ -28,15 +31,30 @@ _PLAYED_AT = 24
 
 
 def video_encoder() -> str | None:
-    """Path of the ffmpeg that writes MP4 films: the system's, else imageio-ffmpeg's; None without both."""
+    """Path of an ffmpeg that writes H.264: the system's, else imageio-ffmpeg's; None without both."""
     found = shutil.which("ffmpeg")
-    if found is not None:
+    if found is not None and _writes_h264(found):
         return found
     try:
         from imageio_ffmpeg import get_ffmpeg_exe
     except ImportError:
         return None
-    return str(get_ffmpeg_exe())
+    try:
+        return str(get_ffmpeg_exe())
+    except RuntimeError:  # the package is of a system that it has no binary for
+        return None
+
+
+@functools.cache
+def _writes_h264(ffmpeg: str) -> bool:
+    """Whether an ffmpeg was built with the codec; some systems leave it out for its licence."""
+    try:
+        listed = subprocess.run(
+            [ffmpeg, "-hide_banner", "-encoders"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return CODEC in listed.stdout
 
 
 def formats_here(wanted: Sequence[str] | None) -> tuple[tuple[str, ...], list[str]]:
@@ -102,15 +120,27 @@ class Film:
         ------
         UsageError
             For another ending, and for an MP4 without an encoder.
+        DataError
+            When ffmpeg fails.
         """
         path = Path(path)
         kind = path.suffix.removeprefix(".")
         formats_here((kind,))
+        try:
+            self._write(path, kind, frames_per_second)
+        except (subprocess.CalledProcessError, BrokenPipeError) as error:
+            code = getattr(error, "returncode", None)
+            raise DataError(
+                "ffmpeg could not write the film",
+                where=path,
+                got="a broken pipe" if code is None else f"exit code {code}",
+                remedy="leave MP4 out with --film gif, or install another ffmpeg",
+            ) from None
+
+    def _write(self, path: Path, kind: str, frames_per_second: float) -> None:
         figure, axes = new_figure(11.2, 4.6, 1, 3, width_ratios=[1, 1, 0.8])
-        with (
-            atomic_path(path) as temporary,
-            _writer(kind, frames_per_second).saving(figure, str(temporary), dpi=_DPI[kind]) as writer,
-        ):
+        writer = _writer(kind, frames_per_second)
+        with atomic_path(path) as temporary, writer.saving(figure, str(temporary), dpi=_DPI[kind]):
             for number in range(len(self._frames)):
                 self._draw(figure, axes[0], number)
                 writer.grab_frame()
@@ -153,4 +183,4 @@ def _writer(kind: str, frames_per_second: float) -> AbstractMovieWriter:
         return PillowWriter(fps=frames_per_second)  # type: ignore[arg-type]
     reproducible = ["-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact", "-threads", "1"]
     played = ["-pix_fmt", "yuv420p", "-crf", "20", "-r", str(_PLAYED_AT), "-movflags", "+faststart"]
-    return _Encoder(fps=frames_per_second, codec="libx264", extra_args=[*played, *reproducible])  # type: ignore[arg-type]
+    return _Encoder(fps=frames_per_second, codec=CODEC, extra_args=[*played, *reproducible])  # type: ignore[arg-type]

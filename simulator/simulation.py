@@ -206,7 +206,10 @@ def simulate_scan(
     ]
     save_figure(volumes_figure(rows, observed), folder / "volumes.png")
     for kind in kinds:
-        film.save(folder / f"progression.{kind}")
+        try:
+            film.save(folder / f"progression.{kind}")
+        except DataError as error:  # the volumes are there, and are worth more than their film
+            film_notes.append(str(error))
     progress_to("done", len(wanted), len(wanted))
     if report is not None:
         notes += report.notes()

@@ -37,6 +37,7 @@ def test_the_demo_would_run_here(here: list[Finding]) -> None:
         "h5py",
         "SimpleITK",
         "matplotlib",
+        "films",
     }
 
 

@@ -97,6 +97,47 @@ def test_the_encoder_of_the_package_is_found_without_a_system_s(monkeypatch: pyt
     assert Path(video_encoder() or "").is_file()
 
 
+def a_program(path: Path, script: str) -> str:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_an_ffmpeg_without_the_codec_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    poor = a_program(tmp_path / "ffmpeg", "echo ' V..... mpeg4  MPEG-4 part 2'")
+    monkeypatch.setattr("simulator.film.shutil.which", lambda name: poor)
+    assert video_encoder() not in (None, poor)
+    broken = a_program(tmp_path / "broken", "exit 1")
+    monkeypatch.setattr("simulator.film.shutil.which", lambda name: broken)
+    assert video_encoder() not in (None, broken)
+
+
+def test_an_ffmpeg_that_fails_costs_the_film_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    failing = a_program(
+        tmp_path / "ffmpeg", "[ $# -eq 2 ] && echo libx264 && exit 0; cat > /dev/null; exit 3"
+    )
+    monkeypatch.setattr("simulator.film.shutil.which", lambda name: failing)
+    cohort_of(tmp_path / "c", small_scan(scan="a"), small_scan(scan="b", day=2.0, shift=0.03))
+    words = [
+        "simulate",
+        str(tmp_path / "c"),
+        str(tmp_path / "s"),
+        "--patient",
+        "p",
+        "--scan",
+        "a",
+        "--days",
+        "0.5",
+    ]
+    told = CliRunner().invoke(main, words)
+    assert told.exit_code == 0, told.output
+    assert "ffmpeg could not write the film (got exit code 3" in told.output
+    assert (tmp_path / "s/volumes.csv").is_file()
+    assert not [
+        path.name for path in (tmp_path / "s").iterdir() if ".tmp" in path.name or path.suffix == ".mp4"
+    ]
+
+
 def test_films_are_chosen(tmp_path: Path) -> None:
     cohort_of(tmp_path / "c", small_scan(scan="a"), small_scan(scan="b", day=2.0, shift=0.03))
     base = ["simulate", str(tmp_path / "c")]
