@@ -37,7 +37,7 @@ package: $(PACKAGE_INSTALLED)
 	$(BIN)/python -m pytest -m package
 
 docs: $(DOCS_INSTALLED)
-	$(BIN)/python -m pytest -m docs
+	LUNGCAST_SITE=site $(BIN)/python -m pytest -m docs
 
 lint: $(DEV_INSTALLED)
 	$(BIN)/ruff check .

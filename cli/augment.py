@@ -107,7 +107,7 @@ def augment(
     from simulator.dynamics.warmup import warm_up
     from standard_space.cluster import check_cluster, run_on_dask
     from standard_space.cohort import Cohort
-    from standard_space.errors import UsageError
+    from standard_space.errors import LungcastError, UsageError
     from standard_space.files import check_output_file
     from standard_space.folders import folder_lock
     from standard_space.jobs import run_isolated
@@ -121,8 +121,15 @@ def augment(
     opened = Cohort.open(cohort)
     ratios.check_names(opened.entries)
     check_folder(augmented, opened, settings, shard=part, force=force)
-    if figures is not None:
-        check_output_file(figures / "augmented.png")
+    name = "augmented.png" if part is None else f"augmented_shard{part[0]}.png"
+    sheet = None if figures is None else figures / name
+    if sheet is not None and sheet.resolve().is_relative_to(augmented.resolve()):
+        raise UsageError(
+            "the figures lie in the folder of the synthetic scans",
+            where=sheet,
+            remedy="give --figures another folder",
+        )
+    check_output_file(sheet)
     given = stored_fits(opened, fits_path)
     if dask_address is not None:
         check_cluster(dask_address)
@@ -149,18 +156,20 @@ def augment(
     before = f", {outcome.kept} of them by an earlier run" if outcome.kept else ""
     console.say(f"{len(outcome.entries)} synthetic scans of {of} at {ratios.cohort:.0%}{before}:")
     written = {"augmented": augmented, "fits": augmented / "fits.json"}
-    if figures is not None and outcome.entries:
-        written["sheet"] = figures / "augmented.png"
+    failures = dict(outcome.failures)
+    if sheet is not None and outcome.entries:
         with console.progress("draw") as progress:
-            draw_sheet(
-                written["sheet"],
-                opened,
-                Cohort.open(augmented, sources=opened),
-                chosen_for_sheet(outcome.entries),
-                progress=progress,
-            )
+            try:
+                made = Cohort.open(augmented, sources=opened)
+                draw_sheet(sheet, opened, made, chosen_for_sheet(outcome.entries), progress=progress)
+                written["sheet"] = sheet
+            except (
+                LungcastError,
+                OSError,
+            ) as error:  # the scans are there, and are worth more than their picture
+                failures["sheet"] = f"the sheet {sheet}: {error}"
     console.wrote(written)
-    console.finish(outcome.failures, outcome.notes)
+    console.finish(failures, outcome.notes)
 
 
 @click.command(epilog=example("lungcast replay augmented/p1_s1-sim1.h5"))

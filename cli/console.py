@@ -81,14 +81,21 @@ class Console:
 
     @contextmanager
     def stages(self) -> Iterator[Callable[[str], Progress]]:
-        """Stages one after the other: a callable that gives a stage's progress by its name."""
+        """Stages one after the other, each from its first report on: a callable that gives one by its name."""
         begun: list[Shown] = []
 
         def stage(label: str) -> Progress:
-            for one in begun:
-                one.close()
-            begun.append(shown(label, self._style, self.quiet))
-            return begun[-1]
+            mine: list[Shown] = []
+
+            def report(item: str, done: int, total: int) -> None:
+                if not mine:
+                    for one in begun:
+                        one.close()
+                    mine.append(shown(label, self._style, self.quiet))
+                    begun.extend(mine)
+                mine[0](item, done, total)
+
+            return report
 
         try:
             yield stage

@@ -189,7 +189,7 @@ def simulate(
         films=films or None,
     )
     prepare_output_folder(out, "simulation", force=force)
-    with console.progress("simulate") as progress:
+    with console.stages() as stage:
         rows, notes = simulate_scan(
             opened,
             entry,
@@ -206,7 +206,8 @@ def simulate(
             controls=controls,
             consolidation_hu=consolidation_hu,
             films=films or None,
-            progress_to=progress,
+            progress_to=stage("simulate"),
+            film_progress_to=stage("film"),
         )
     for line in notes:
         console.note(line)

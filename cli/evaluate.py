@@ -15,6 +15,7 @@ from cli.scoring_options import GRID, NSD_TOLERANCE
 if TYPE_CHECKING:
     from segmentation.segmenter import Segmenter
     from standard_space.cohort import Cohort
+    from standard_space.progress import Progress
 
 
 @click.command(epilog=example("lungcast evaluate model cohort --json scores.json --figures figures"))
@@ -85,7 +86,8 @@ def evaluate(
         write_text(csv_path, scores_csv(scores["scans"]))
         written["table"] = csv_path
     if figures is not None:
-        _draw(loaded, opened, scores, figures, threshold, device)
+        with console.progress("figures") as progress:
+            _draw(loaded, opened, scores, figures, threshold, device, progress)
         written["figures"] = figures
     if other is not None:
         with console.progress("evaluate against") as progress:
@@ -115,6 +117,7 @@ def _draw(
     folder: Path,
     threshold: float | None,
     device: str,
+    progress: Progress,
 ) -> None:
     from segmentation.evaluation.figures import draw_scores
     from segmentation.methods import predictor_for
@@ -125,4 +128,4 @@ def _draw(
         scan = cohort.read(cohort.find(row["patient"], row["scan"]))
         return scan, predictor.predict(scan, threshold=threshold).mask
 
-    draw_scores(scores, folder, found, subject=f"model {model.model_id}")
+    draw_scores(scores, folder, found, subject=f"model {model.model_id}", progress=progress)

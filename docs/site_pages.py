@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("standard_space", "simulator", "segmentation")
@@ -31,6 +32,19 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     for name, page in _OUTSIDE.items():
         markdown = markdown.replace(f"](../{name}", f"]({page}")
     return with_blank_lines(markdown)
+
+
+def on_post_page(output: str, page: Page, **_: Any) -> str:
+    """Take out of notebooks the scripts that would fetch Mermaid and RequireJS: nothing here uses them."""
+    if not page.file.src_uri.endswith(".ipynb"):
+        return output
+    output = re.sub(r'<script[^>]*src=""[^>]*>\s*</script>', "", output)
+    return re.sub(
+        r"<script\b[^>]*>(?:(?!</script>).)*?https://cdnjs\.(?:(?!</script>).)*?</script>",
+        "",
+        output,
+        flags=re.S,
+    )
 
 
 def with_blank_lines(markdown: str) -> str:

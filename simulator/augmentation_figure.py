@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -61,18 +61,28 @@ def draw_sheet(
     ScanFileError
         A scan cannot be read.
     """
-    examples = []
-    for number, entry in enumerate(entries):
-        progress(entry.name, number, len(entries))
-        origin = cohort.find(entry.patient, entry.scan.rsplit("-sim", 1)[0])
-        examples.append((cohort.read(origin), augmented.read(entry)))
-    save_figure(sheet_figure(examples), path)
+
+    def examples() -> Iterator[tuple[Scan, Scan]]:
+        for number, entry in enumerate(entries):
+            progress(entry.name, number, len(entries))
+            origin = cohort.find(entry.patient, entry.scan.rsplit("-sim", 1)[0])
+            yield cohort.read(origin), augmented.read(entry)
+
+    save_figure(sheet_figure(examples(), len(entries)), path)
     progress("done", len(entries), len(entries))
 
 
-def sheet_figure(examples: Sequence[tuple[Scan, Scan]]) -> Figure:
-    """Pairs of a source and a synthetic scan, one a row: both plain, then the synthetic one with its infection."""
-    figure, axes = new_figure(9.6, 3.2 * len(examples), len(examples), 3)
+def sheet_figure(examples: Iterable[tuple[Scan, Scan]], rows: int) -> Figure:
+    """Draw pairs of a source and a synthetic scan, one a row: both plain, then the synthetic one's infection.
+
+    Parameters
+    ----------
+    examples : iterable of (Scan, Scan)
+        Taken one at a time; the figure keeps their slices only.
+    rows : int
+        How many there are.
+    """
+    figure, axes = new_figure(9.6, 3.2 * rows, rows, 3)
     for row, (source, synthetic) in enumerate(examples):
         index = best_slices(synthetic)["axial"]
         infection = None if synthetic.infection is None else (synthetic.infection, INFECTION_COLOUR)

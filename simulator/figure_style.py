@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from standard_space.errors import UsageError
 from standard_space.files import atomic_path
 
 # Okabe-Ito: told apart by colour-blind readers too.
@@ -57,7 +58,25 @@ def apply_style(figure: Figure) -> Figure:
 
 
 def save_figure(figure: Figure, path: str | Path, dpi: int = DPI) -> None:
-    """Write a figure in the common style, atomically; the format goes by the suffix."""
+    """Write a figure in the common style, atomically.
+
+    Parameters
+    ----------
+    figure : Figure
+    path : str or Path
+        Its suffix is the format: ``.png``, ``.pdf``, ``.svg`` and what else Matplotlib writes.
+    dpi : int
+        Of formats of pixels.
+
+    Raises
+    ------
+    UsageError
+        For a suffix that Matplotlib does not write.
+    """
+    kind = Path(path).suffix.removeprefix(".").lower()
+    known = figure.canvas.get_supported_filetypes()
+    if kind not in known:
+        raise UsageError("no such format of a figure", where=path, expected=", ".join(sorted(known)))
     apply_style(figure)
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=dpi, metadata={"Software": None})
+        figure.savefig(temporary, dpi=dpi, metadata={"Software": None} if kind == "png" else None)

@@ -19,6 +19,7 @@ from simulator.figures import best_slices, plane, plane_aspect
 from simulator.progression import Frame
 from standard_space.errors import DataError, UsageError
 from standard_space.files import atomic_path
+from standard_space.progress import Progress, silent
 from standard_space.scan import Scan
 
 FORMATS = ("gif", "mp4")
@@ -84,7 +85,7 @@ def formats_here(wanted: Sequence[str] | None) -> tuple[tuple[str, ...], list[st
     if unknown:
         raise UsageError("no such format of a film", got=", ".join(unknown), expected=" or ".join(FORMATS))
     if "mp4" in wanted and video_encoder() is None:
-        raise UsageError("an MP4 film needs ffmpeg", remedy=INSTALL_ENCODER)
+        raise UsageError(f"an MP4 film needs an ffmpeg with {CODEC}", remedy=INSTALL_ENCODER)
     return tuple(wanted), []
 
 
@@ -107,7 +108,7 @@ class Film:
         self._frames.append((self._scan.day + frame.days, signal, infection))
         self._volumes_ml.append(float(frame.infection.sum()) * self._scan.grid.voxel_volume_ml)
 
-    def save(self, path: str | Path, frames_per_second: float = 4.0) -> None:
+    def save(self, path: str | Path, frames_per_second: float = 4.0, *, progress: Progress = silent) -> None:
         """Write the film, atomically.
 
         Parameters
@@ -115,6 +116,8 @@ class Film:
         path : str or Path
             Ends with ``.gif`` or ``.mp4``.
         frames_per_second : float
+        progress : Progress
+            Told of every frame.
 
         Raises
         ------
@@ -127,8 +130,12 @@ class Film:
         kind = path.suffix.removeprefix(".")
         formats_here((kind,))
         try:
-            self._write(path, kind, frames_per_second)
+            self._write(path, kind, frames_per_second, progress)
         except (subprocess.CalledProcessError, BrokenPipeError) as error:
+            if isinstance(
+                error.__context__, KeyboardInterrupt
+            ):  # a terminal sends it to ffmpeg too, which fails
+                raise KeyboardInterrupt from None
             code = getattr(error, "returncode", None)
             raise DataError(
                 "ffmpeg could not write the film",
@@ -137,13 +144,16 @@ class Film:
                 remedy="leave MP4 out with --film gif, or install another ffmpeg",
             ) from None
 
-    def _write(self, path: Path, kind: str, frames_per_second: float) -> None:
+    def _write(self, path: Path, kind: str, frames_per_second: float, progress: Progress) -> None:
         figure, axes = new_figure(11.2, 4.6, 1, 3, width_ratios=[1, 1, 0.8])
         writer = _writer(kind, frames_per_second)
-        with atomic_path(path) as temporary, writer.saving(figure, str(temporary), dpi=_DPI[kind]):
+        # ffmpeg takes what stands before a colon in a relative path for a protocol.
+        with atomic_path(path) as temporary, writer.saving(figure, str(temporary.absolute()), dpi=_DPI[kind]):
             for number in range(len(self._frames)):
+                progress(path.name, number, len(self._frames))
                 self._draw(figure, axes[0], number)
                 writer.grab_frame()
+        progress(path.name, len(self._frames), len(self._frames))
 
     def _draw(self, figure: Figure, axes: Sequence[Axes], number: int) -> None:
         day, signal, infection = self._frames[number]
@@ -182,5 +192,14 @@ def _writer(kind: str, frames_per_second: float) -> AbstractMovieWriter:
     if kind == "gif":
         return PillowWriter(fps=frames_per_second)  # type: ignore[arg-type]
     reproducible = ["-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact", "-threads", "1"]
-    played = ["-pix_fmt", "yuv420p", "-crf", "20", "-r", str(_PLAYED_AT), "-movflags", "+faststart"]
+    played = [
+        "-pix_fmt",
+        "yuv420p",
+        "-crf",
+        "20",
+        "-r",
+        str(max(_PLAYED_AT, frames_per_second)),
+        "-movflags",
+        "+faststart",
+    ]
     return _Encoder(fps=frames_per_second, codec=CODEC, extra_args=[*played, *reproducible])  # type: ignore[arg-type]

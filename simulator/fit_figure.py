@@ -41,7 +41,7 @@ def fit_figure(stored: StoredFit) -> Figure:
     return figure
 
 
-def place_in_range(values: Sequence[float], name: str) -> NDArray[np.float64]:
+def place_in_range(values: Sequence[float], name: str, absorption_rate: float) -> NDArray[np.float64]:
     """Where values of a parameter lie in the range that a fit allows: 0 is its lower bound, 1 its upper one.
 
     Parameters
@@ -49,6 +49,8 @@ def place_in_range(values: Sequence[float], name: str) -> NDArray[np.float64]:
     values : sequence of float
     name : str
         Of `PARAMETER_NAMES`.
+    absorption_rate : float
+        The fit's: growth and conversion are bounded by what absorption leaves.
 
     Returns
     -------
@@ -56,8 +58,8 @@ def place_in_range(values: Sequence[float], name: str) -> NDArray[np.float64]:
     """
     i = PARAMETER_NAMES.index(name)
     given = np.asarray(values, np.float64)
-    if name in _SHARES:  # of what absorption leaves: up to 1 when there is none
-        return np.clip(given, 0.0, 1.0)
+    if name in _SHARES:
+        given = given / (1.0 - absorption_rate)
     if name in _LOGARITHMIC:
         given = np.log(np.maximum(given, 1e-300))
     low, high = fit_space.LOWER[i], fit_space.UPPER[i]
@@ -90,9 +92,10 @@ def _distributions(curve: Axes, stored: StoredFit) -> None:
 
 
 def _intervals(axes: Axes, fit: PairFit) -> None:
+    fall = fit.parameters.absorption_rate
     for row, name in enumerate(PARAMETER_NAMES):
-        value = place_in_range([getattr(fit.parameters, name)], name)[0]
-        low, high = place_in_range(fit.intervals[name], name)
+        value = place_in_range([getattr(fit.parameters, name)], name, fall)[0]
+        low, high = place_in_range(fit.intervals[name], name, fall)
         axes.hlines(row, low, high, color=FITTED_COLOUR, linewidth=2)
         ends = fit.open_ends.get(name, [])
         for end, place, marker in (("low", low, "<"), ("high", high, ">")):

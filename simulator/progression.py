@@ -224,7 +224,7 @@ def write_volumes(rows: Sequence[Mapping[str, float]], path: str | Path) -> None
 def write_observed(entries: Iterable[Entry], path: str | Path) -> None:
     """Write scan, day and infected volume (ml) of observed scans as CSV, to be laid over a simulation."""
     rows = [
-        {"scan": entry.scan, "day": entry.day, "infected_ml": round(entry.infected_ml, 4)}
+        {"scan": entry.scan, "day": round(entry.day, 4), "infected_ml": round(entry.infected_ml, 4)}
         for entry in entries
         if entry.infected_ml is not None and not entry.synthetic
     ]

@@ -14,7 +14,7 @@ from simulator.dynamics.engine import Controls, LesionState, start_state
 from simulator.dynamics.parameters import TransitionParameters
 from simulator.figure_style import save_figure
 from simulator.figures import volumes_figure
-from simulator.film import Film, formats_here
+from simulator.film import FORMATS, Film, formats_here
 from simulator.fits import CohortFits, StoredFit
 from simulator.population_file import load_population
 from simulator.progression import (
@@ -111,6 +111,7 @@ def simulate_scan(
     consolidation_hu: float = CONSOLIDATION_HU,
     films: Sequence[str] | None = None,
     progress_to: Progress = silent,
+    film_progress_to: Progress = silent,
 ) -> tuple[list[dict[str, float]], list[str]]:
     """Play a scan's infection on and write the series, its volumes, a figure and a film.
 
@@ -142,6 +143,8 @@ def simulate_scan(
         Clinical cut for the volumes, HU.
     films : sequence of {"gif", "mp4"}, optional
         Which films are written; when absent a GIF, and an MP4 where there is an encoder (`film.formats_here`).
+    progress_to, film_progress_to : Progress
+        Told of every day, then of every frame of a film.
 
     Returns
     -------
@@ -156,7 +159,8 @@ def simulate_scan(
         When a population is given without seeds (a scan's own infection goes by its own fit), seeds with
         `from_t0`, or an MP4 film is asked for where nothing can write one.
     DataError
-        When `from_t0` is asked of a scan that is not its patient's first annotated one, and as `cohort.read`.
+        When `from_t0` is asked of a scan that is not its patient's first annotated one, and as `cohort.read`;
+        when a film of `films` could not be written, everything else being there.
     """
     check_request(
         cohort, entry, days=days, every=every, fits_path=fits_path, seeds=seeds, from_t0=from_t0,
@@ -197,6 +201,7 @@ def simulate_scan(
         for other in cohort.by_patient()[entry.patient]
         if seeds is None and other.infected_ml is not None and not other.synthetic
     ]
+    (folder / "observed.csv").unlink(missing_ok=True)  # of an earlier run into the same folder
     if seen:
         write_observed(seen, folder / "observed.csv")
     observed = [
@@ -205,12 +210,15 @@ def simulate_scan(
         if other.infected_ml is not None and scan.day <= other.day <= scan.day + days
     ]
     save_figure(volumes_figure(rows, observed), folder / "volumes.png")
+    progress_to("done", len(wanted), len(wanted))
+    for kind in FORMATS:
+        (folder / f"progression.{kind}").unlink(missing_ok=True)
+    undrawn: list[DataError] = []
     for kind in kinds:
         try:
-            film.save(folder / f"progression.{kind}")
+            film.save(folder / f"progression.{kind}", progress=film_progress_to)
         except DataError as error:  # the volumes are there, and are worth more than their film
-            film_notes.append(str(error))
-    progress_to("done", len(wanted), len(wanted))
+            undrawn.append(error)
     if report is not None:
         notes += report.notes()
     provenance = {
@@ -232,7 +240,9 @@ def simulate_scan(
         "notes": notes,
     }
     write_mark(folder, "simulation", provenance)
-    return rows, notes + film_notes
+    if undrawn and films is not None:
+        raise undrawn[0]
+    return rows, [*notes, *film_notes, *(str(error) for error in undrawn)]
 
 
 def seeded_scan(scan: Scan, infection: np.ndarray) -> Scan:

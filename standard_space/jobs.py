@@ -120,7 +120,7 @@ def _in_processes(
         except BrokenProcessPool:
             suspects += running.values()
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            _close(pool)
     # One of the tasks in flight killed its worker; alone, each shows whether it was the one.
     for index in sorted(suspects):
         yield index, _in_a_fresh_process(function, tasks[index], core_count())
@@ -129,16 +129,18 @@ def _in_processes(
 def _in_a_fresh_process(
     function: Callable[[Task], Result], task: Task, threads: int
 ) -> Result | LungcastError:
-    with _pool(1, threads) as pool:
-        try:
-            with _sigint_held_back():
-                future = pool.submit(_in_a_worker, function, task)
-            return future.result()
-        except BrokenProcessPool:
-            return DataError(
-                "the worker process died at this scan (out of memory, or a crash in a library)",
-                remedy="use fewer --jobs or a smaller --grid",
-            )
+    pool = _pool(1, threads)
+    try:
+        with _sigint_held_back():
+            future = pool.submit(_in_a_worker, function, task)
+        return future.result()
+    except BrokenProcessPool:
+        return DataError(
+            "the worker process died at this scan (out of memory, or a crash in a library)",
+            remedy="use fewer --jobs or a smaller --grid",
+        )
+    finally:
+        _close(pool)
 
 
 def _pool(jobs: int, threads: int, tasks_each: int | None = None) -> ProcessPoolExecutor:
@@ -156,9 +158,11 @@ def _pool(jobs: int, threads: int, tasks_each: int | None = None) -> ProcessPool
 def _start_worker(threads: int) -> None:
     _die_with_parent()
     _share_cores(threads)
-    if threading.current_thread() is threading.main_thread():
+    if (
+        signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    ):  # ignored: started by `nohup` or `&` of a script
         signal.signal(signal.SIGINT, _interrupted)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 @contextmanager
@@ -177,13 +181,15 @@ def _sigint_held_back() -> Iterator[None]:
 
 
 class _Work:
-    """Whether this worker has a task in hand."""
+    """What a signal must know of this worker: whether a task is in hand, and whether Ctrl-C has come."""
 
     at_hand = False
+    called_off = False
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
-    """Ctrl-C in a worker ends the task in hand; one that waits is ended by its parent, in good order."""
+    """Ctrl-C in a worker ends the task in hand, or the next one; a worker that waits is ended by its parent."""
+    _Work.called_off = True
     if _Work.at_hand:
         raise KeyboardInterrupt
 
@@ -191,9 +197,22 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
 def _in_a_worker(function: Callable[[Task], Result], task: Task) -> Result | LungcastError:
     _Work.at_hand = True
     try:
+        if _Work.called_off:
+            raise KeyboardInterrupt
         return told(function, task)
     finally:
         _Work.at_hand = False
+
+
+def _close(pool: ProcessPoolExecutor) -> None:
+    """End a pool when its workers have ended their tasks; a Ctrl-C meanwhile ends them at once."""
+    try:
+        pool.shutdown(wait=True, cancel_futures=True)
+    except KeyboardInterrupt:
+        for child in multiprocessing.active_children():
+            child.kill()
+        pool.shutdown(wait=True)
+        raise
 
 
 def _die_with_parent() -> None:

@@ -140,7 +140,7 @@ def crossvalidate(
                 result.notes[name] = scores["notes"]
         if done:
             result.scores = pooled(done)
-            _write(result.scores, out, cohort, device)
+            _write(result.scores, out, cohort, device, _Labelled(progress, "figures"))
         write_mark(out, KIND, {**asked, "complete": True, "failed": sorted(result.failures)})
     return result
 
@@ -240,7 +240,9 @@ class _Folds:
         return content
 
 
-def _write(scores: dict[str, Any], out: Path, cohort: Cohort, device: str | torch.device) -> None:
+def _write(
+    scores: dict[str, Any], out: Path, cohort: Cohort, device: str | torch.device, progress: Progress
+) -> None:
     write_json(out / SCORES, scores)
     write_text(out / TABLE, scores_csv(scores["scans"], more=["fold"]))
 
@@ -252,7 +254,8 @@ def _write(scores: dict[str, Any], out: Path, cohort: Cohort, device: str | torc
         scan = cohort.read(cohort.find(row["patient"], row["scan"]))
         return scan, predictor(row["fold"]).predict(scan).mask
 
-    draw_scores(scores, out / FIGURES, found, subject=f"{len(scores['folds'])} folds pooled")
+    subject = f"{len(scores['folds'])} folds pooled"
+    draw_scores(scores, out / FIGURES, found, subject=subject, progress=progress)
 
 
 def _check_held_out(rows: list[dict[str, Any]]) -> None:

@@ -25,6 +25,7 @@ from simulator.figure_style import (
 )
 from simulator.figures import best_slices, show_slice
 from standard_space.masks import bounding_box
+from standard_space.progress import Progress, silent
 from standard_space.scan import Scan
 
 LIMITS_SD = 1.96
@@ -48,7 +49,12 @@ FoundOnStandard = Callable[[Row], tuple[Scan, NDArray[np.bool_]]]
 
 
 def draw_scores(
-    scores: Mapping[str, Any], folder: str | Path, found: FoundOnStandard, *, subject: str
+    scores: Mapping[str, Any],
+    folder: str | Path,
+    found: FoundOnStandard,
+    *,
+    subject: str,
+    progress: Progress = silent,
 ) -> list[Path]:
     """Write the figures of the groups that have scans; returns their paths.
 
@@ -64,6 +70,8 @@ def draw_scores(
         See `FoundOnStandard`; called for the worst cases only, one at a time.
     subject : str
         What was scored, for titles.
+    progress : Progress
+        Told of every worst case, which has to be found again.
 
     Raises
     ------
@@ -76,8 +84,9 @@ def draw_scores(
             if _FIGURE.fullmatch(old.name):
                 old.unlink()
     paths = []
-    for group in GROUPS:
-        rows = [row for row in scores["scans"] if row["group"] == group]
+    by_group = {group: [row for row in scores["scans"] if row["group"] == group] for group in GROUPS}
+    total, done = sum(min(len(rows), WORST_SHOWN) for rows in by_group.values()), 0
+    for group, rows in by_group.items():
         if not rows:
             continue
         title = f"{TITLES[group]}: {len(rows)} scans of {len({row['patient'] for row in rows})} patients"
@@ -89,6 +98,8 @@ def draw_scores(
             paths.append(folder / f"{group}_{name}.png")
             save_figure(figure, paths[-1])
         for place, row in enumerate(worst(rows), 1):
+            progress(f"{row['patient']}/{row['scan']}", done, total)
+            done += 1
             scan, mask = found(row)
             truth = scan.infection if scores.get("target", "infection") == "infection" else scan.lungs
             heading = f"{TITLES[group]}: worst case {place} of {len(rows)}"
@@ -96,6 +107,7 @@ def draw_scores(
             save_figure(
                 case_figure(scan, mask, truth, row, f"{heading}\n{subject}", scores["space"]), paths[-1]
             )
+    progress("done", total, total)
     return paths
 
 

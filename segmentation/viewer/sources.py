@@ -182,13 +182,14 @@ def _observed_beside(table: Path, frames: Sequence[Frame]) -> list[Point]:
     if not table.is_file():
         return []
     days = {frame.day for frame in frames if frame.kind == "observed"}
-    with open(table, encoding="utf-8", newline="") as handle:
-        names = [row.get("scan") or "" for row in csv.DictReader(handle)]
-    rows = zip(names, _numbers(table), strict=True)
+    rows = _numbers(table)
     try:
-        return [Point(name, row["day"], row["infected_ml"]) for name, row in rows if row["day"] not in days]
+        with open(table, encoding="utf-8", newline="") as handle:
+            names = [row["scan"] for row in csv.DictReader(handle)]
+        points = [Point(name, row["day"], row["infected_ml"]) for name, row in zip(names, rows, strict=True)]
     except KeyError as error:
         raise DataError("a column is missing", where=table, got=f"no {error.args[0]}") from None
+    return [point for point in points if point.day not in days]
 
 
 def _numbers(path: Path) -> list[dict[str, float]]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -19,6 +23,7 @@ from simulator.cohort_fit import fit_cohort
 from standard_space.cohort import Cohort
 from standard_space.files import LOCK
 from standard_space.folders import folder_lock
+from standard_space.scan import Scan
 from tests.figures import cut_texts
 from tests.simulator.scans import cohort_of, small_scan
 
@@ -54,9 +59,49 @@ def test_a_sheet_shows_synthetic_scans_beside_their_sources(
     arguments = ["augment", place / "c", tmp_path / "a", "--fits", place / "fits.json", "--ratio", "200%"]
     result = lungcast(*arguments, "--figures", tmp_path / "drawn", *shard)
     assert result.exit_code == 0, result.output
-    assert "drawn/augmented.png" in result.output
-    assert [path.name for path in (tmp_path / "drawn").iterdir()] == ["augmented.png"]
+    name = "augmented_shard2.png" if shard else "augmented.png"
+    assert f"drawn/{name}" in result.output
+    assert [path.name for path in (tmp_path / "drawn").iterdir()] == [name]
     assert not list((tmp_path / "a").glob("*.png"))  # the folder is the same to the byte with and without
+
+
+def test_a_sheet_does_not_lie_among_the_scans(place: Path, tmp_path: Path) -> None:
+    arguments = ["augment", place / "c", tmp_path / "a", "--fits", place / "fits.json"]
+    result = lungcast(*arguments, "--figures", tmp_path / "a" / "figures")
+    assert result.exit_code == 2
+    assert "another folder" in result.output
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_sheet_that_cannot_be_drawn_is_named_when_the_scans_are_told(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("simulator.augmentation_figure.save_figure", full)
+    arguments = ["augment", place / "c", tmp_path / "a", "--fits", place / "fits.json"]
+    result = lungcast(*arguments, "--figures", tmp_path / "drawn")
+    assert result.exit_code == 1
+    assert " synthetic scans of 3 scans" in result.output
+    assert "No space left" in result.output
+
+
+def test_a_sheet_holds_one_pair_of_scans_at_a_time(place: Path) -> None:
+    cohort = Cohort.open(place / "c")
+    scan = cohort.read(cohort.entries[0])
+    alive: list[weakref.ref[object]] = []
+
+    def pairs() -> Iterator[tuple[Scan, Scan]]:
+        for _ in range(3):
+            gc.collect()
+            assert sum(one() is not None for one in alive) <= 1  # the loop's own last one
+            pair = replace(scan, signal=scan.signal.copy()), scan
+            alive.append(weakref.ref(pair[0]))
+            yield pair
+            del pair
+
+    sheet_figure(pairs(), 3)
 
 
 def test_a_sheet_is_spread_over_all_scans(place: Path) -> None:
@@ -70,7 +115,7 @@ def test_a_sheet_is_spread_over_all_scans(place: Path) -> None:
     assert (volumes[0], volumes[-1]) == (every[0], every[-1])
     entry = chosen[0]
     source = cohort.find(entry.patient, entry.scan.rsplit("-sim", 1)[0])
-    figure = sheet_figure([(cohort.read(source), augmented.read(entry))] * 2)
+    figure = sheet_figure([(cohort.read(source), augmented.read(entry))] * 2, 2)
     assert f"{entry.infected_ml:.1f} ml" in figure.axes[1].get_title()
     assert cut_texts(figure) == []
 

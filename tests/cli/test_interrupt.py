@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from click.testing import CliRunner
 from cli.console import KEPT
 from cli.main import main
 from standard_space.cohort import Cohort
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +60,71 @@ def test_workers_end_without_a_word_and_the_same_command_goes_on(
     again = CliRunner().invoke(main, words)
     assert again.exit_code == 0, again.output
     assert len(Cohort.open(tmp_path / "cohort").entries) == 10
+
+
+LONG_TASKS = """
+import sys, time
+from standard_space.jobs import run_isolated
+
+def task(number):
+    print("task", number, flush=True)
+    time.sleep(60)
+
+if __name__ == "__main__":
+    print("begun", flush=True)
+    list(run_isolated(task, range(4), jobs=2, fresh=sys.argv[1] == "fresh"))
+"""
+
+
+@pytest.mark.parametrize("way", ["kept", "fresh"])
+@pytest.mark.parametrize("moment", ["begun", "starting", "task"])
+def test_long_tasks_end_whenever_ctrl_c_comes(tmp_path: Path, way: str, moment: str) -> None:
+    """Also while workers start, when no task is in hand that could be ended."""
+    (tmp_path / "long_tasks.py").write_text(LONG_TASKS)
+    started = subprocess.Popen(
+        [sys.executable, "long_tasks.py", way],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert started.stdout is not None
+    for line in started.stdout:
+        if line.startswith("task" if moment == "task" else "begun"):
+            break
+    if moment == "starting":
+        time.sleep(0.4)
+    begun = time.monotonic()
+    os.killpg(started.pid, signal.SIGINT)
+    _, said = started.communicate(timeout=50)
+    assert time.monotonic() - begun < 20  # most of it is what workers import
+    assert "worker" not in said.lower()
+    assert said.count("Traceback") == 1  # the script's own
+
+
+def test_a_second_ctrl_c_ends_what_does_not_end_by_itself(tmp_path: Path) -> None:
+    deaf = LONG_TASKS.replace("import sys, time", "import signal, sys, time").replace(
+        "    time.sleep(60)", "    signal.signal(signal.SIGINT, signal.SIG_IGN)\n    time.sleep(60)"
+    )
+    (tmp_path / "long_tasks.py").write_text(deaf)
+    started = subprocess.Popen(
+        [sys.executable, "long_tasks.py", "kept"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    assert started.stdout is not None
+    for _ in range(3):  # begun, and both tasks
+        started.stdout.readline()
+    time.sleep(0.3)
+    os.killpg(started.pid, signal.SIGINT)
+    time.sleep(1.0)
+    assert started.poll() is None
+    os.killpg(started.pid, signal.SIGINT)
+    started.communicate(timeout=20)
+    assert started.returncode != 0

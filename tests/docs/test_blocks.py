@@ -29,7 +29,9 @@ def lines_of(page: Path) -> list[str]:
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     lines = [line.strip() for line in text.split("\n") if line.startswith("    ")]
     lines += [line for block in re.findall(r"```\w*\n(.*?)```", text, re.S) for line in block.split("\n")]
-    return [re.split(r"\s{3,}|  #| &&", line)[0] for line in lines if line.startswith("lungcast ")]
+    parts = [part.strip() for line in lines for part in re.split(r"\s{3,}|  #|&&|;", line)]
+    parts = [re.sub(r"^(?:\$ |time |\.venv/bin/|OMP_NUM_THREADS=\d+ )+", "", part) for part in parts]
+    return [part for part in parts if part.startswith("lungcast ")]
 
 
 def commands(page: Path) -> list[str]:
@@ -57,13 +59,9 @@ def test_whole_command_lines_are_understood(page: Path) -> None:
         words = shlex.split(line)
         if len(words) < 3 or _PLACEHOLDER.search(line):
             continue
-        command = main.commands[words[1]]
-        required = [one.name for one in command.params if one.required]
         try:
-            with command.make_context(words[1], words[2:], resilient_parsing=False):
+            with main.commands[words[1]].make_context(words[1], words[2:], resilient_parsing=False):
                 pass
-        except click.MissingParameter:
-            assert required  # a sentence that names an option, not a whole line
         except click.UsageError as error:
             pytest.fail(f"{page.name}: {line}\n{error.format_message()}")
 

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from simulator.cohort_fit import fit_cohort
+from simulator.dynamics import fit_space
 from simulator.dynamics.fit import fit_pair
+from simulator.dynamics.parameters import PARAMETER_NAMES
 from simulator.dynamics.population import Population
 from simulator.figure_style import save_figure
 from simulator.fit_figure import fit_figure, place_in_range
@@ -73,11 +75,17 @@ def test_a_figure_says_bound_and_never_nan(fits: CohortFits, tmp_path: Path) -> 
     save_figure(figure, tmp_path / "fit.png")
 
 
-def test_a_figure_shows_intervals_within_the_allowed_range() -> None:
-    assert place_in_range([1e-8, 0.5], "birth_rate").tolist() == [0.0, 1.0]
-    assert place_in_range([0.0, 0.25, 1.0], "linked_share").tolist() == [0.0, 0.25, 1.0]
-    assert place_in_range([0.003, 0.147, 0.0], "entry_signal") == pytest.approx([0.0, 1.0, 0.0])
-    assert place_in_range([0.1], "stiffness")[0] == pytest.approx(0.5)  # of 0.005 to 2, by the logarithm
+@pytest.mark.parametrize("absorption", [1e-4, 0.2, 0.6])
+def test_a_figure_shows_intervals_within_the_allowed_range(absorption: float) -> None:
+    for bound, place in ((fit_space.LOWER, 0.0), (fit_space.UPPER, 1.0)):
+        edge = bound.copy()
+        edge[3] = np.log(absorption)
+        values = fit_space.to_parameters(edge)
+        for name, value in zip(PARAMETER_NAMES, values, strict=True):
+            if name != "absorption_rate":
+                assert place_in_range([value], name, absorption) == pytest.approx([place], abs=1e-9), name
+    assert place_in_range([0.1], "stiffness", 0.2)[0] == pytest.approx(0.5)  # of 0.005 to 2, by the logarithm
+    assert place_in_range([1e-4, 0.6], "absorption_rate", 0.2) == pytest.approx([0.0, 1.0])
 
 
 def test_a_population_takes_one_estimate_per_patient(fits: CohortFits, tmp_path: Path) -> None:

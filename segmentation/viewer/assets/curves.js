@@ -28,9 +28,12 @@
     where.replaceChildren();
     const known = frames.filter((frame) => frame.day !== null && frame.volumes.infected_ml != null);
     if (known.length === 0) return;
-    const days = [...known, ...beside].map((one) => one.day);
-    let [first, last] = [Math.min(...days), Math.max(...days)];
+    const own = known.map((frame) => frame.day);
+    let [first, last] = [Math.min(...own), Math.max(...own)];
     if (first === last) [first, last] = [first - 1, last + 1];
+    const length = last - first; // a scan weeks away would leave no room for the days that can be chosen
+    beside = beside.filter((point) => point.day >= first - length && point.day <= last + length);
+    [first, last] = [Math.min(first, ...beside.map((point) => point.day)), Math.max(last, ...beside.map((point) => point.day))];
     const highest = Math.max(1e-6, ...known.map((frame) => frame.volumes.infected_ml), ...beside.map((point) => point.infected_ml)) * 1.05;
     const x = (day) => LEFT + ((day - first) / (last - first)) * (WIDTH - LEFT - RIGHT);
     const y = (ml) => HEIGHT - BOTTOM - (ml / highest) * (HEIGHT - TOP - BOTTOM);
