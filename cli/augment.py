@@ -169,7 +169,10 @@ def augment(
             ) as error:  # the scans are there, and are worth more than their picture
                 failures["sheet"] = f"the sheet {sheet}: {error}"
     console.wrote(written)
-    console.finish(failures, outcome.notes)
+    left_out = {entry.name for entry in opened.entries if not entry.synthetic} <= set(outcome.notes)
+    if not outcome.entries and left_out and part is None:
+        failures["augmented"] = "augmented: there was no scan that could be played on; the notes say why"
+    console.finish(failures, outcome.notes, nothing_done=not outcome.entries)
 
 
 @click.command(epilog=example("lungcast replay augmented/p1_s1-sim1.h5"))

@@ -24,6 +24,11 @@ WITH_FORCE = "what it was writing is incomplete, no file half-written: run the c
 KEPT = "what is done is kept: the same command goes on"
 
 
+def count(number: int, what: str) -> str:
+    """A number of things in words: "1 scan", "3 scans"."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 class _Failure(click.ClickException):
     """A mistake told in one sentence, with its exit code."""
 
@@ -123,7 +128,13 @@ class Console:
         for name, path in what.items():
             self.say(f"  {name:<{width}}  {path}")
 
-    def finish(self, failures: Mapping[str, str], notes: Mapping[str, Sequence[str]] | None = None) -> None:
+    def finish(
+        self,
+        failures: Mapping[str, str],
+        notes: Mapping[str, Sequence[str]] | None = None,
+        *,
+        nothing_done: bool = False,
+    ) -> None:
         """Name notes and failures; exit with code 1 when anything failed."""
         for name, lines in (notes or {}).items():
             for line in lines:
@@ -131,7 +142,8 @@ class Console:
         for name, text in failures.items():
             self.problem(text if text.startswith(name) or name in text else f"{name}: {text}")
         if failures:
-            click.echo(f"{len(failures)} failed; the rest was completed", err=True)
+            rest = "nothing was completed" if nothing_done else "the rest was completed"
+            click.echo(f"{len(failures)} failed; {rest}", err=True)
             raise click.exceptions.Exit(1)
 
 

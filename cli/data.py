@@ -257,7 +257,7 @@ def embed(
         before = f", {len(outcome.resumed)} of them by an earlier run" if outcome.resumed else ""
         console.say(f"{len(outcome.entries)} scans on the {grid}^3 standard grid{before}:")
         console.wrote({"cohort": cohort})
-    console.finish(outcome.failures, outcome.notes)
+    console.finish(outcome.failures, outcome.notes, nothing_done=not outcome.entries)
 
 
 @click.command(epilog=example("lungcast restore cohort/p1_a.h5 --what infection p1_a_infection.nii.gz"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cli.console import WITH_FORCE, Console, example, force_option, shared_options, table
+from cli.console import WITH_FORCE, Console, count, example, force_option, shared_options, table
 from cli.fit_tables import fit_rows, population_rows
 from cli.options import FILE, controls_of, jobs_option, jump_option, loss_option, morphology, seed_option
 
@@ -50,7 +50,7 @@ def fit(
     from simulator.fit_figure import fit_figure
     from simulator.population_file import population_of, save_population
     from standard_space.cohort import Cohort
-    from standard_space.errors import LungcastError
+    from standard_space.errors import DataError, LungcastError
     from standard_space.files import check_output_file
 
     for path in (json_path, population):
@@ -58,6 +58,14 @@ def fit(
     opened = Cohort.open(cohort)
     with console.progress("fit") as progress:
         fits = fit_cohort(opened, loss=loss, intervals=intervals, joint=True, jobs=jobs, progress=progress)
+    if not fits.fits and not fits.failures:
+        raise DataError(
+            "nothing could be fitted",
+            where=cohort,
+            got="; ".join(f"{name}: {reason}" for name, reason in sorted(fits.skipped.items())[:3])
+            or "no scans",
+            remedy="fill the manifest's infection column, or start an infection by `lungcast simulate --seeds`",
+        )
     fits.save(json_path)
     written: dict[str, str | Path] = {"fits": json_path}
     for stored in fits.fits:
@@ -165,6 +173,9 @@ def simulate(
 ) -> None:
     """Play the infection of one scan on: a NIfTI series on the scan's own grid, volumes as CSV, a film.
 
+    The images are what the standard space holds, brought back: smoother than the original everywhere. The finer
+    the cohort's --grid, the nearer they are.
+
     With --seeds the infection starts anew in any scan, annotated or not, with a documented default dynamics or
     one drawn from a population. With --from-t0 an onset that nobody saw is played: from a tenth of the infected
     voxels at the recovery limit, three days before the first scan, by the dynamics that lead from there to it.
@@ -211,12 +222,13 @@ def simulate(
         )
     for line in notes:
         console.note(line)
-    shown = [["day", "infected ml", "GGO ml", "consolidation ml"]]
-    shown += [
-        [f"{row['day']:.2f}", *(f"{row[key]:.2f}" for key in ("infected_ml", "ggo_ml", "consolidation_ml"))]
-        for row in rows
-    ]
+    shown = [["day", "infected ml", "GGO ml", "consolidation ml", "written mask ml"]]
+    keys = ("infected_ml", "ggo_ml", "consolidation_ml", "written_ml")
+    shown += [[f"{row['day']:.2f}", *(f"{row[key]:.2f}" for key in keys)] for row in rows]
     console.say(table(shown))
-    console.say(f"GGO and consolidation by the clinical cut at {consolidation_hu:g} HU. {len(rows)} scans:")
+    console.say(
+        f"GGO and consolidation by the clinical cut at {consolidation_hu:g} HU. {count(len(rows), 'scan')}, "
+        f"named by the days since {patient}/{scan}:"
+    )
     written = {f"film ({path.suffix[1:]})": path for path in sorted(out.glob("progression.*"))}
     console.wrote({"series": out, "volumes": out / "volumes.csv", **written})

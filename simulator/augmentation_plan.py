@@ -16,6 +16,8 @@ from standard_space.errors import UsageError
 SIMULATED_TRANSITIONS = 200
 """T(W_i) runs on Y_ti for 200 transitions, two days [paper]."""
 LARGEST_RATIO = 1000.0
+MOST_WITHOUT_PERCENT = 10.0
+"""A larger number without a percent sign is one whose sign was forgotten: 200 would be 20000 %."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def parse_ratio(text: str) -> float:
     Raises
     ------
     UsageError
-        When it is not a number or negative.
+        When it is not a number or negative, or a number so large that its percent sign was forgotten.
     """
     stripped = text.strip()
     percent = stripped.endswith("%")
@@ -111,6 +113,13 @@ def parse_ratio(text: str) -> float:
         value = float(stripped.removesuffix("%").strip())
     except ValueError:
         raise UsageError("the ratio is not a number", got=repr(text), expected="200%, 50% or 1.5") from None
+    if not percent and MOST_WITHOUT_PERCENT < value <= 100.0 * LARGEST_RATIO:
+        raise UsageError(
+            "the ratio looks like a percentage without its sign",
+            got=repr(text),
+            expected=f"{stripped}%, or a number of synthetic scans per scan up to {MOST_WITHOUT_PERCENT:g}",
+            remedy=f"write {stripped}% (or {100 * value:g}% if {stripped} scans per scan are meant)",
+        )
     value = value / 100.0 if percent else value
     if not 0 <= value <= LARGEST_RATIO:  # NaN is neither
         raise UsageError(

@@ -90,10 +90,23 @@ def formats_here(wanted: Sequence[str] | None) -> tuple[tuple[str, ...], list[st
 
 
 class Film:
-    """A progression as a film: only the slices that are shown are kept of each frame."""
+    """A progression as a film: only the slices that are shown are kept of each frame.
 
-    def __init__(self, scan: Scan, slices: dict[str, int] | None = None) -> None:
+    Parameters
+    ----------
+    scan : Scan
+        What the progression started from.
+    slices : dict, optional
+        Index of the slice of each plane; when absent, those that show most of the first frame's infection.
+    origin : str
+        Where the infection comes from; every frame says it.
+    """
+
+    def __init__(
+        self, scan: Scan, slices: dict[str, int] | None = None, *, origin: str = "simulated"
+    ) -> None:
         self._scan = scan
+        self._origin = origin
         self._slices = slices
         self._frames: list[tuple[float, dict[str, NDArray[np.float32]], dict[str, NDArray[np.bool_]]]] = []
         self._volumes_ml: list[float] = []
@@ -176,7 +189,10 @@ class Film:
         curve.set_ylim(0, 1.1 * max(*self._volumes_ml, 1e-3))
         curve.set_xlabel("day")
         curve.set_ylabel("infected volume, ml")
-        figure.suptitle(f"{self._scan.name}: day {day:.2f}, infected {self._volumes_ml[number]:.1f} ml")
+        figure.suptitle(
+            f"{self._scan.name}: day {day:.2f}, infected {self._volumes_ml[number]:.1f} ml\n"
+            f"{self._origin}; for research, not for diagnosis"
+        )
         apply_style(figure)
 
 

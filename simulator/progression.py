@@ -196,18 +196,24 @@ def frame_volumes(frame: Frame, scan: Scan, consolidation_hu: float = CONSOLIDAT
     }
 
 
-def write_frame(frame: Frame, scan: Scan, folder: str | Path) -> None:
+def write_frame(frame: Frame, scan: Scan, folder: str | Path) -> float:
     """Write a frame's image (HU, int16) and infection mask as NIfTI on the scan's native grid.
 
-    What lies outside the standard extent is air.
+    The image is what the standard space holds, brought back: smoother than the original everywhere, not only where
+    the infection moved. What lies outside the standard extent is air.
+
+    Returns
+    -------
+    float
+        Volume of the written mask, ml.
     """
     hu = np.round(restore_volume(scan.window.to_hu(frame.signal), scan.placement, fill=AIR_HU))
     name = f"day{frame.days:06.2f}"
     native = scan.placement.native
     write_volume(Path(folder) / f"{name}_image.nii.gz", hu.astype(np.int16), native)
-    write_volume(
-        Path(folder) / f"{name}_infection.nii.gz", restore_mask(frame.infection, scan.placement), native
-    )
+    mask = restore_mask(frame.infection, scan.placement)
+    write_volume(Path(folder) / f"{name}_infection.nii.gz", mask, native)
+    return float(np.count_nonzero(mask)) * native.voxel_volume_ml
 
 
 def write_lungs(scan: Scan, path: str | Path) -> None:

@@ -40,6 +40,9 @@ from standard_space.window import CONSOLIDATION_HU
 
 LEAST_HU, MOST_HU = -1024.0, 3071.0
 
+COARSE_SHARE = 0.1
+"""Volumes on the scan's own grid that differ by more from those of the standard space are told."""
+
 
 def check_request(
     cohort: Cohort,
@@ -182,7 +185,7 @@ def simulate_scan(
             notes.append(
                 "starts from the constructed Y_t0, three days before the scan: nothing there was observed"
             )
-    film = Film(scan)
+    film = Film(scan, origin=_origin(seeds, population_path, from_t0))
     rows = []
     frames = progress(
         scan, parameters, days=days, every=every, seed=seed, jump=jump, controls=controls, state=state
@@ -190,10 +193,11 @@ def simulate_scan(
     report = None
     for number, frame in enumerate(frames):
         progress_to(f"day {frame.days:.2f}", number, len(wanted))
-        write_frame(frame, scan, folder)
-        rows.append(frame_volumes(frame, scan, consolidation_hu))
+        written_ml = write_frame(frame, scan, folder)
+        rows.append({**frame_volumes(frame, scan, consolidation_hu), "written_ml": written_ml})
         film.add(frame)
         report = frame.report
+    notes += _coarseness(rows)
     write_volumes(rows, folder / "volumes.csv")
     write_lungs(scan, folder / "lungs.nii.gz")
     seen = [
@@ -243,6 +247,28 @@ def simulate_scan(
     if undrawn and films is not None:
         raise undrawn[0]
     return rows, [*notes, *film_notes, *(str(error) for error in undrawn)]
+
+
+def _origin(seeds: int | None, population_path: str | Path | None, from_t0: bool) -> str:
+    """Where an infection comes from, for everyone who sees the film alone."""
+    if seeds is not None:
+        dynamics = "default dynamics" if population_path is None else "dynamics of a population"
+        return f"a made-up infection from {seeds} seeds, {dynamics}"
+    return f"simulated by the patient's fitted dynamics{', from a constructed onset' if from_t0 else ''}"
+
+
+def _coarseness(rows: Sequence[dict[str, float]]) -> list[str]:
+    """A note when the written masks hold another volume than the standard space."""
+    apart = max(
+        rows, key=lambda row: abs(row["written_ml"] - row["infected_ml"]) / max(row["infected_ml"], 1e-9)
+    )
+    if abs(apart["written_ml"] - apart["infected_ml"]) <= COARSE_SHARE * apart["infected_ml"]:
+        return []
+    return [
+        f"on the scan's own grid the written mask of day {apart['days_since_scan']:.2f} holds "
+        f"{apart['written_ml']:.2f} ml, in the standard space {apart['infected_ml']:.2f} ml: the lesion is small "
+        "beside the voxels of one of them; both are in volumes.csv"
+    ]
 
 
 def seeded_scan(scan: Scan, infection: np.ndarray) -> Scan:

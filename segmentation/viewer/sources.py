@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from segmentation.viewer.volumes import View
 from standard_space.cohort import Cohort, Entry, open_with_sources
 from standard_space.errors import DataError, UsageError
 from standard_space.files import read_mark
-from standard_space.image import read_image, read_labels, read_mask
+from standard_space.image import inspect_image, read_image, read_labels, read_mask, require_same_grid
 from standard_space.scan import Scan
 from standard_space.scanfile import read_meta, read_scan
 from standard_space.window import CONSOLIDATION_HU
@@ -173,8 +174,20 @@ def _simulation(path: Path, shown: Shown) -> list[Case]:
         for index, (row, image) in enumerate(zip(rows, images, strict=True))
     ]
     length = rows[-1]["day"] - rows[0]["day"]
-    text = f"A simulation of {length:g} days on the scan's own grid."
+    text = (
+        f"{_origin(made)}, {length:g} days on the scan's own grid; volumes are those of the standard space."
+    )
     return [Case(path.name, text, frames, _observed_beside(path / "observed.csv", frames))]
+
+
+def _origin(made: Mapping[str, Any]) -> str:
+    """Where a simulation's infection comes from, for a colleague who sees nothing else."""
+    if made.get("seeds"):
+        known = "default dynamics" if made.get("population_sha256") is None else "dynamics of a population"
+        return f"A made-up infection from {made['seeds']} seeds, {known}"
+    if made.get("from_t0"):
+        return "A simulation by the patient's fitted dynamics, from a constructed onset"
+    return "A simulation by the patient's fitted dynamics"
 
 
 def _observed_beside(table: Path, frames: Sequence[Frame]) -> list[Point]:
@@ -237,9 +250,18 @@ def _image(path: Path, shown: Shown) -> Case:
     text = (
         "An image on its own grid." if shown.infection is None else "An image and its mask, on its own grid."
     )
+    _check_image(path, shown)
     read = partial(_native, path, shown.infection, shown.lungs, shown.consolidation_hu)
     name = path.name.removesuffix(".gz").removesuffix(".nii")
     return Case(name, text, [Frame(name, "observed", None, read)])
+
+
+def _check_image(path: Path, shown: Shown) -> None:
+    """Find out from headers alone, before a page is made, whether there is something to show."""
+    where, _ = inspect_image(path)
+    for mask in (shown.infection, shown.lungs):
+        if mask is not None:
+            require_same_grid(mask, inspect_image(mask)[0], where)
 
 
 def _native(image: Path, infection: Path | None, lungs: Path | None, consolidation_hu: float) -> View:

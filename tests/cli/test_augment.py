@@ -65,6 +65,29 @@ def test_a_sheet_shows_synthetic_scans_beside_their_sources(
     assert not list((tmp_path / "a").glob("*.png"))  # the folder is the same to the byte with and without
 
 
+@pytest.mark.parametrize("ratio", ["200", "10.5", "50"])
+def test_a_forgotten_percent_sign_is_asked_about(place: Path, tmp_path: Path, ratio: str) -> None:
+    result = lungcast("augment", place / "c", tmp_path / "a", "--fits", place / "fits.json", "--ratio", ratio)
+    assert result.exit_code == 2
+    assert f"write {ratio}%" in result.output
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_cohort_that_nothing_can_be_made_of_is_no_success(tmp_path: Path) -> None:
+    bare = replace(small_scan(), infection=None, native_infection=None)
+    cohort_of(tmp_path / "c", bare)
+    fitted = lungcast("fit", tmp_path / "c", "--json", tmp_path / "fits.json")
+    assert fitted.exit_code == 1
+    assert "no infection mask" in fitted.output
+    assert "--seeds" in fitted.output
+    made = lungcast("augment", tmp_path / "c", tmp_path / "a")
+    assert made.exit_code == 1
+    assert "no infection mask" in made.output
+    played = lungcast("simulate", tmp_path / "c", tmp_path / "s", "--patient", "p", "--scan", "a")
+    assert played.exit_code == 1
+    assert "--seeds" in played.output
+
+
 def test_a_sheet_does_not_lie_among_the_scans(place: Path, tmp_path: Path) -> None:
     arguments = ["augment", place / "c", tmp_path / "a", "--fits", place / "fits.json"]
     result = lungcast(*arguments, "--figures", tmp_path / "a" / "figures")
@@ -256,7 +279,7 @@ def test_a_damaged_volume_is_not_replayed(place: Path, tmp_path: Path) -> None:
 def test_a_killed_command_with_workers_is_completed_by_the_next(place: Path, tmp_path: Path) -> None:
     """SIGKILL to the parent of two workers, at moments spread over the run; its orphans end by themselves."""
     command = [sys.executable, "-m", "cli.main", "augment", str(place / "c"), str(tmp_path / "a")]
-    command += ["--fits", str(place / "fits.json"), "--ratio", "30", "--jobs", "2", "-q"]
+    command += ["--fits", str(place / "fits.json"), "--ratio", "3000%", "--jobs", "2", "-q"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     begun = time.monotonic()
     whole = [word.replace(str(tmp_path / "a"), str(tmp_path / "whole")) for word in command]

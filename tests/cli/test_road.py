@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from cli.formats import formats_page
+from benchmarks.formats import formats_page
 from cli.main import main
 from standard_space.geometry import Geometry
 from standard_space.image import read_image, read_mask, write_volume
@@ -46,7 +46,7 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_page_of_file_formats_is_what_was_written(road: Path) -> None:
     page = (ROOT / "docs/formats.md").read_text(encoding="utf-8")
-    assert page == formats_page(road), "run `python -m cli.formats ROAD docs/formats.md`"
+    assert page == formats_page(road), "run `python -m benchmarks.formats ROAD docs/formats.md`"
 
 
 def test_the_readme_road_leaves_what_it_says(road: Path) -> None:

@@ -70,7 +70,8 @@
       mark.append(made("title", {}, `${point.label}, observed: infected ${point.infected_ml.toFixed(1)} ml`));
       svg.append(mark);
     }
-    svg.append(made("text", { x: WIDTH - RIGHT + 12, y: TOP + 12 + 58 }, beside.length ? "● ■ observed" : "● observed"));
+    const marks = `${known.some((frame) => frame.kind === "observed") ? "● " : ""}${beside.length ? "■ " : ""}`;
+    if (marks) svg.append(made("text", { x: WIDTH - RIGHT + 12, y: TOP + 12 + 58 }, `${marks}observed`));
     where.append(svg);
   };
   globalThis.drawCurves = drawCurves;

@@ -65,6 +65,19 @@
     return { cal_min: level - width / 2, cal_max: level + width / 2 };
   };
 
+  const told = (where) => { // NiiVue's own words name no unit
+    const [x, y, z] = where.mm;
+    const side = (value, more, less) => `${value >= 0 ? more : less} ${Math.abs(value).toFixed(0)}`;
+    const place = `${side(x, "R", "L")}, ${side(y, "A", "P")}, ${side(z, "S", "I")} mm`;
+    const parts = where.values.map(({ name, value }) => {
+      if (name.startsWith("ct")) return `${Math.round(value)} HU`;
+      if (name.startsWith("probability")) return `probability ${(value / 255).toFixed(2)}`;
+      if (name.startsWith("lungs")) return value > 0 ? "lungs" : "";
+      return INFECTION.labels[Math.round(value)] ?? "";
+    });
+    return `${place}: ${parts.filter(Boolean).join(", ")}`;
+  };
+
   const pane = async (id) => {
     if (panes[id]) return panes[id];
     const nv = new niivue.Niivue({
@@ -73,7 +86,7 @@
       multiplanarShowRender: niivue.SHOW_RENDER.ALWAYS, isColorbar: false, isNearestInterpolation: false,
     });
     await nv.attachToCanvas(at(id));
-    nv.onLocationChange = (where) => { at("place").textContent = `at ${where.string}`; };
+    nv.onLocationChange = (where) => { at("place").textContent = told(where); };
     panes[id] = nv;
     return nv;
   };
@@ -113,6 +126,7 @@
 
   const show = async () => {
     const mine = ++asked, number = current, index = +at("day").value;
+    at("day").setAttribute("aria-valuetext", caption(shownFrame()));
     at("now").textContent = `${caption(shownFrame())}: loading`;
     drawCurves(at("curves"), frames(), shownFrame(), choose, cases[current].observed);
     const left = await load(number, index);
@@ -133,13 +147,16 @@
       if (mine !== asked) return;
       if (right.error) { say(right.error); return; }
       at("second").hidden = false;
+      at("name-right").textContent = summary(frames()[+other]); // before the canvas is measured
       const [one, two] = [await pane("left"), await pane("right")];
+      await new Promise(requestAnimationFrame);
+      one.resizeListener();
+      two.resizeListener();
       put(two, right.images);
       two.scene.crosshairPos = two.mm2frac(one.frac2mm(one.scene.crosshairPos).slice(0, 3));
       two.drawScene();
       one.broadcastTo(two, { "2d": true, "3d": true });
       two.broadcastTo(one, { "2d": true, "3d": true });
-      at("name-right").textContent = summary(frames()[+other]);
     }
     document.body.dataset.shown = `${number}-${index}`;
     const next = index + 1;
@@ -199,7 +216,12 @@
 
   at("day").addEventListener("input", () => { stop(); show(); });
   at("case").addEventListener("change", () => open(+at("case").value));
-  at("compare").addEventListener("change", () => { at("second").hidden = at("compare").value === ""; show(); });
+  at("compare").addEventListener("change", async () => {
+    at("second").hidden = at("compare").value === "";
+    await new Promise(requestAnimationFrame);
+    panes.left?.resizeListener();
+    show();
+  });
   at("layout").addEventListener("change", () => Object.values(panes).forEach(layout));
   at("play").addEventListener("click", toggle);
   for (const id of ["window", "infection", "lungs", "probability"]) at(id).addEventListener("input", restyle);

@@ -159,6 +159,14 @@ def test_two_times_side_by_side_at_the_same_place(page: Page) -> None:
     assert is_drawn(page.picture("left"))
     assert is_drawn(page.picture("right"))
     assert "s2, day 2" in page.page.inner_text("#name-right")
+    sizes = page.page.evaluate(
+        "['left', 'right'].map((id) => document.getElementById(id))"
+        ".map((it) => [it.width, it.height, it.clientWidth, it.clientHeight])"
+    )
+    for width, height, shown_width, shown_height in sizes:  # else the picture is stretched
+        assert abs(width / shown_width - height / shown_height) < 0.01, sizes
+    assert abs(sizes[0][2] - sizes[1][2]) <= 2, sizes
+    assert sizes[0][3] == sizes[1][3], sizes  # the same scale left and right
     before = page.picture("right")
     page.page.focus("#left")
     for _ in range(4):
@@ -196,6 +204,17 @@ def test_infection_has_the_colours_of_the_key_and_its_opacity(page: Page) -> Non
     assert coloured(shown) > plain + 0.002
     ggo = np.array([86, 180, 233]) / 255
     assert (np.abs(shown - ggo).max(axis=2) < 0.1).mean() > 0.001
+
+
+def test_the_place_is_told_in_mm_and_hu(page: Page) -> None:
+    page.page.focus("#left")
+    page.page.keyboard.press("PageUp")
+    page.page.wait_for_timeout(200)
+    told = page.page.inner_text("#place")
+    assert re.fullmatch(
+        r"[RL] \d+, [AP] \d+, [SI] \d+ mm: -?\d+ HU(, lungs)?(, (GGO|consolidation))?", told
+    ), told
+    assert page.page.get_attribute("#day", "aria-valuetext") == "s0, day 0, observed"
 
 
 def test_a_window_changes_the_picture(page: Page) -> None:

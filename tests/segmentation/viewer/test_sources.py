@@ -11,7 +11,7 @@ from segmentation.viewer import sources
 from segmentation.viewer.cases import Case, Frame, Point, thinned
 from segmentation.viewer.sources import Shown, cases_of
 from segmentation.viewer.volumes import View
-from standard_space.errors import DataError, UsageError
+from standard_space.errors import DataError, LungcastError, ReadError, UsageError
 from standard_space.files import write_mark, write_text
 from standard_space.image import write_volume
 from tests.segmentation.cohorts import toy_cohort
@@ -115,6 +115,20 @@ def test_an_image_and_a_dicom_folder_on_their_own_grids(tmp_path: Path) -> None:
     assert series.frames[0].read().hu.min() >= -1024
 
 
+def test_what_cannot_be_shown_is_said_before_a_page_is_made(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ReadError, match="empty"):
+        cases_of(tmp_path / "empty")
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(ReadError):
+        cases_of(tmp_path / "notes.txt")
+    where, _, _ = write_chest(tmp_path / "chest.nii.gz")
+    elsewhere = replace(where, origin_mm=(0.0, 0.0, 55.0))
+    write_volume(tmp_path / "mask.nii.gz", np.zeros(where.shape, np.bool_), elsewhere)
+    with pytest.raises(LungcastError, match=r"mask\.nii\.gz"):
+        cases_of(tmp_path / "chest.nii.gz", Shown(infection=tmp_path / "mask.nii.gz"))
+
+
 def a_simulation(folder: Path, days: int = 3) -> Path:
     """What `lungcast simulate` leaves, made by hand."""
     folder.mkdir()
@@ -138,6 +152,7 @@ def test_a_simulation_has_a_frame_a_day_with_its_own_cut(tmp_path: Path) -> None
     ]
     assert case.frames[2].infected_ml == {"infected_ml": 12.0, "ggo_ml": 10.0, "consolidation_ml": 2.0}
     assert case.frames[0].read().consolidation_hu == -300.0
+    assert case.text.startswith("A simulation by the patient's fitted dynamics, 2 days")
 
 
 def test_a_simulation_shows_its_lungs_and_what_was_observed_beside_it(tmp_path: Path) -> None:
@@ -163,7 +178,9 @@ def test_a_simulation_shows_its_lungs_and_what_was_observed_beside_it(tmp_path: 
 def test_a_simulation_from_seeds_begins_simulated(tmp_path: Path) -> None:
     folder = a_simulation(tmp_path / "simulation")
     write_mark(folder, "simulation", {"seeds": 4})
-    assert cases_of(folder)[0].frames[0].kind == "simulated"
+    (case,) = cases_of(folder)
+    assert case.frames[0].kind == "simulated"
+    assert case.text.startswith("A made-up infection from 4 seeds, default dynamics")
 
 
 def test_a_simulation_that_is_not_whole_is_refused(tmp_path: Path) -> None:

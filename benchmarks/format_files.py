@@ -67,7 +67,8 @@ OUTPUTS = (
 _MAPS = ("sources", "days", "planned", "stage_ratios", "patient_ratios", "failures", "skipped", "scans")
 _MARK_TEXT = (
     "Every output folder holds a `lungcast.json`: what the folder is, and how it was made. `complete` is false "
-    "while a run goes on or after it was interrupted."
+    "while a run goes on or after it was interrupted. This one is of an augmented folder; others say "
+    "what they were made of and with which options in the same way."
 )
 
 FILES = (
@@ -140,7 +141,7 @@ FILES = (
     FileKind(
         "history",
         "history.csv",
-        "Written by `train`: one row per optimiser step and validation.",
+        "Written by `train`: at most about 50 rows per network, and one per validation.",
         "model/history.csv",
         "column",
     ),

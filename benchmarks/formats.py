@@ -1,4 +1,4 @@
-"""docs/formats.md, made of files that the commands have written: `python -m cli.formats ROAD docs/formats.md`.
+"""docs/formats.md, made of files that were written: `python -m benchmarks.formats ROAD docs/formats.md`.
 
 ROAD is a folder in which the README's commands have run. Names and types come from the files, meanings from
 format_meanings.toml; a name without a meaning, or a meaning without a name, is an error.
@@ -14,16 +14,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cli.format_files import FILES, OUTPUTS, FileKind
+from benchmarks.format_files import FILES, OUTPUTS, FileKind
 from standard_space.files import write_text
 
 HEAD = """# File formats
 
-Made by `python -m cli.formats` from files that the README's commands wrote: names and types are those of the
-files. Everything is written to a temporary file, flushed and renamed, so a file that is there is whole. Volumes
-are ml, lengths mm, times days, densities HU, shares 0 to 1; arrays are (z, y, x); identifiers are those of your
-manifest. JSON has no NaN: what is not defined is `null`, and what the data leave open `"inf"`.
-The manifest that you write yourself is described in the [README](../README.md#your-own-scans).
+Made by `python -m benchmarks.formats` from files that the README's commands wrote: names and types are those of
+these examples. What only some options bring (lobes, validation) is not in them. Everything is written to a
+temporary file, flushed and renamed, so a file that is there is whole. Volumes are ml, lengths mm, times days,
+densities HU, shares 0 to 1; arrays are (z, y, x); identifiers are those of your manifest. JSON has no NaN: what
+is not defined is `null`, and what the data leave open `"inf"`. The manifest that you write yourself is described
+in the [README](../README.md#your-own-scans).
 """
 
 _PARAMETERS = {
@@ -31,7 +32,15 @@ _PARAMETERS = {
     *("conversion_probability", "consolidation_growth_rate", "stiffness"),
 }
 
-_WHERE_NULL = {"window": "list", "lobes": "object", "severity": "object", "reason": "text"}
+_WHERE_NULL = {
+    "made_from.lobes": "text",
+    "lobes": "object",
+    "severity": "object",
+    "window": "list",
+    "reason": "text",
+    "interval": "list",
+}
+"""Types of what is null in the examples, by the end of its name; all else is a number."""
 
 
 def formats_page(road: Path) -> str:
@@ -50,11 +59,13 @@ def formats_page(road: Path) -> str:
     Raises
     ------
     KeyError
-        A name that no meaning is known of, or meanings that no file has.
+        A name that no meaning is known of, meanings that no file has, and a meaning that was written for another
+        kind of file.
     """
     parts = [HEAD, "## What each command leaves\n", _table(("output", "files"), OUTPUTS)]
-    meanings = tomllib.loads((Path(__file__).parent / "format_meanings.toml").read_text(encoding="utf-8"))
-    used: set[str] = set()
+    tables = tomllib.loads((Path(__file__).parent / "format_meanings.toml").read_text(encoding="utf-8"))
+    meanings = tables["shared"] | tables["own"] | tables["placed"]
+    used: dict[str, set[str]] = {}
     for kind in FILES:
         names = dict(_names(road, kind))
         rows = []
@@ -63,12 +74,15 @@ def formats_page(road: Path) -> str:
             known = key if key in meanings else name.rsplit(".", 1)[-1].removesuffix("[]")
             if known not in meanings:
                 raise KeyError(f"no meaning of {key}")
-            used.add(known)
+            used.setdefault(known, set()).add(kind.name)
             rows.append((f"`{name}`", shown, meanings[known]))
         parts += [f"## {kind.title}\n", kind.text + "\n", _table((kind.column, "type", "meaning"), rows)]
-    unused = sorted(set(meanings) - used)
+    unused = sorted(set(meanings) - set(used))
     if unused:
         raise KeyError(f"meanings of nothing: {', '.join(unused)}")
+    taken_over = sorted(name for name in tables["own"] if len(used[name]) > 1)
+    if taken_over:
+        raise KeyError(f"names of one kind of file that another one has, too: {', '.join(taken_over)}")
     return "\n".join(parts)
 
 
@@ -116,7 +130,7 @@ def _json_names(value: Mapping[str, Any], prefix: str, kind: FileKind | None) ->
             if not closed:
                 yield from _json_names(_merged(inner), f"{name}[].", kind)
         else:
-            yield name, _json_type(key, inner)
+            yield name, _json_type(name, inner)
 
 
 def _merged(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -135,7 +149,9 @@ def _json_type(name: str, value: Any) -> str:
     if isinstance(value, list):
         return "list"
     if value is None:  # a score may be defined on one machine and not on another, so null is no type
-        return "text" if name.endswith("_sha256") else _WHERE_NULL.get(name, "number")
+        if name.endswith("_sha256"):
+            return "text"
+        return next((kind for end, kind in _WHERE_NULL.items() if name.endswith(end)), "number")
     return "text" if isinstance(value, str) else "number"
 
 
