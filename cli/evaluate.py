@@ -77,6 +77,12 @@ def evaluate(
     with console.progress("evaluate") as progress:
         scores = score(loaded, opened, threshold=threshold, device=device, options=options, progress=progress)
     console.say(format_scores(scores))
+    if any(row["true_ml"] for row in scores["scans"]) and not any(
+        row["predicted_ml"] for row in scores["scans"]
+    ):
+        console.note(
+            f"the model found nothing in any scan: too few training steps, or a threshold too high ({model})"
+        )
     failures: dict[str, str] = dict(scores["failures"])
     written: dict[str, str | Path] = {}
     if json_path is not None:

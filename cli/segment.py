@@ -272,6 +272,10 @@ def _say(console: Console, report: dict[str, Any], consolidation_hu: float) -> N
         f"Infected {report['infection_ml']:.1f} ml of {report['lungs_ml']:.0f} ml lung"
         f"{'' if share is None else f' ({share:.1%})'}; consolidation cut at {consolidation_hu:g} HU:"
     )
+    if report["infection_ml"] == 0:
+        console.note(
+            "nothing was found: a healthy scan looks like this, and so does any scan to a model of too few steps"
+        )
     scores = report["severity"]
     if scores is not None and scores["total"] is not None:
         console.say(f"CT severity score {scores['total']} of 25 (for research, not for diagnosis)")

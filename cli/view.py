@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from cli.console import WITH_FORCE, Console, example, force_option, shared_options
+from cli.console import WITH_FORCE, Console, count, example, force_option, shared_options
 from cli.options import FILE
 
 if TYPE_CHECKING:
@@ -136,8 +136,9 @@ def report(
         failures = write_site(folder, cases, title=_title(paths), most=voxels, progress=progress)
     write_mark(folder, "report", {"lungcast_version": lungcast_version(), "complete": True})
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    count = sum(len(case.frames) for case in cases)
-    console.say(f"{count} scans of {len(cases)} cases, {size / 1e6:.0f} MB. Open in a browser:")
+    total = sum(len(case.frames) for case in cases)
+    shown = f"{count(total, 'scan')} of {count(len(cases), 'case')}"
+    console.say(f"{shown}, {size / 1e6:.0f} MB. Open in a browser:")
     console.wrote({"report": folder / "index.html"})
     console.finish(failures)
 

@@ -6,6 +6,7 @@ import csv
 import math
 from dataclasses import dataclass, replace
 from datetime import datetime
+from difflib import get_close_matches
 from pathlib import Path
 
 from standard_space.errors import ManifestError, UsageError
@@ -84,7 +85,11 @@ def inspect_manifest(path: str | Path) -> tuple[list[ManifestRow], list[Manifest
             texts = list(reader)
     except FileNotFoundError:
         raise ManifestError("no such manifest", where=path) from None
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError:
+        raise ManifestError(
+            "not a text file", where=path, expected="a CSV in UTF-8", remedy="give the manifest, not an image"
+        ) from None
+    except csv.Error as error:
         raise ManifestError(f"not a readable CSV ({error})", where=path) from None
     _check_columns(columns, path)
     if not texts:
@@ -104,13 +109,27 @@ def inspect_manifest(path: str | Path) -> tuple[list[ManifestRow], list[Manifest
 
 
 def _check_columns(columns: list[str], path: Path) -> None:
-    unknown = [column for column in columns if column not in REQUIRED + OPTIONAL]
+    known = REQUIRED + OPTIONAL
+    if not columns:
+        raise ManifestError(
+            "the manifest is empty", where=path, expected=f"a first line of {', '.join(known)}"
+        )
+    for separator, word in ((";", "semicolons"), ("\t", "tabs")):
+        if len(columns) == 1 and separator in columns[0]:
+            raise ManifestError(
+                f"the columns are separated by {word}",
+                where=path,
+                expected="commas",
+                remedy="save it as CSV with commas",
+            )
+    unknown = [column for column in columns if column not in known]
     if unknown:
+        near = [found for column in unknown for found in get_close_matches(column.lower(), known, n=1)]
         raise ManifestError(
             f"unknown column {', '.join(map(repr, unknown))}",
             where=path,
-            expected=", ".join(REQUIRED + OPTIONAL),
-            remedy="rename or remove it",
+            expected=", ".join(known),
+            remedy=f"rename or remove it{f'; did you mean {near[0]!r}?' if near else ''}",
         )
     missing = [column for column in REQUIRED if column not in columns]
     if missing:

@@ -29,7 +29,7 @@ def run(*arguments: object) -> Result:
 def test_a_report_is_a_folder_that_says_where_it_is(cohort: Path, tmp_path: Path) -> None:
     done = run("report", cohort, "--html", tmp_path / "r")
     assert done.exit_code == 0, done.output
-    assert "2 scans of 1 cases" in done.output
+    assert "2 scans of 1 case, " in done.output
     assert str(tmp_path / "r" / "index.html") in done.output
     mark = json.loads((tmp_path / "r" / "lungcast.json").read_text())
     assert mark["lungcast"] == "report"

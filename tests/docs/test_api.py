@@ -10,9 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
-from cli.main import main
 from standard_space.errors import DataError, UsageError
 from tests.segmentation.toys import toy_scan
 
@@ -45,9 +43,6 @@ def test_the_blocks_of_the_page_run_in_their_order(tmp_path: Path, monkeypatch: 
     names: dict[str, object] = {}
     for number, block in enumerate(blocks):
         exec(compile(block, f"docs/api.md block {number}", "exec"), names)
-        if number == 0:
-            embedded = CliRunner().invoke(main, ["embed", "data/manifest.csv", "cohort", "--grid", "64"])
-            assert embedded.exit_code == 0, embedded.output
     for name in ("day1.nii.gz", "result/quantification.json", "fits.json"):
         assert (tmp_path / name).is_file(), name
 

@@ -74,6 +74,10 @@ def test_a_byte_order_mark_is_no_unknown_column(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("patient,scan,day,image,colour\np,1,0,a.nii.gz,red\n", "unknown column 'colour'"),
+        ("patient,scan,day,image,lung\np,1,0,a.nii.gz,l.nii.gz\n", "did you mean 'lungs'"),
+        ("patient;scan;day;image\np;1;0;a.nii.gz\n", "separated by semicolons"),
+        ("patient\tscan\tday\timage\np\t1\t0\ta.nii.gz\n", "separated by tabs"),
+        ("", "the manifest is empty"),
         ("patient,scan,day\np,1,0\n", "column image is missing"),
         ("patient,scan,image\np,1,a.nii.gz\n", "exactly one of the columns day and date"),
         ("patient,scan,day,image\n", "lists no scan"),
@@ -106,7 +110,7 @@ def test_missing_or_foreign_manifest(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="is a folder"):
         read_manifest(tmp_path)
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(ManifestError, match="not a readable CSV"):
+    with pytest.raises(ManifestError, match=r"not a (readable CSV|text file)"):
         read_manifest(tmp_path / "binary.csv")
 
 
