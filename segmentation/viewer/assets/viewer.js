@@ -98,6 +98,23 @@
     nv.setClipPlane([0.1, 180, 20]); // the front is cut away: the lungs' inside is seen
   };
 
+  // Volumes are cut to their own lungs, and each fills its canvas: side by side they must have one scale.
+  const sameScale = (...both) => {
+    const pieces = both.map((nv) => {
+      const [low, high] = [nv.frac2mm([0, 0, 0]), nv.frac2mm([1, 1, 1])];
+      const [x, y, z] = [0, 1, 2].map((axis) => Math.abs(high[axis] - low[axis]));
+      const needed = { axial: [x, y], coronal: [x, z], sagittal: [y, z] }[at("layout").value] ?? [x + y, y + z];
+      const scale = Math.min(nv.canvas.clientWidth / needed[0], nv.canvas.clientHeight / needed[1]);
+      return { nv, scale, centre: [0, 1, 2].map((axis) => (low[axis] + high[axis]) / 2) };
+    });
+    const least = Math.min(...pieces.map(({ scale }) => scale));
+    for (const { nv, scale, centre } of pieces) {
+      const zoom = both.length > 1 ? least / scale : 1;
+      nv.scene.pan2Dxyzmm = [...centre.map((mm) => mm * (1 - zoom)), zoom];
+      nv.drawScene();
+    }
+  };
+
   const goTo = (nv, place) => {
     if (!place) return;
     nv.scene.crosshairPos = nv.mm2frac([-place[0], -place[1], place[2]]); // LPS to RAS
@@ -153,6 +170,7 @@
       one.resizeListener();
       two.resizeListener();
       put(two, right.images);
+      sameScale(one, two);
       two.scene.crosshairPos = two.mm2frac(one.frac2mm(one.scene.crosshairPos).slice(0, 3));
       two.drawScene();
       one.broadcastTo(two, { "2d": true, "3d": true });
@@ -220,9 +238,13 @@
     at("second").hidden = at("compare").value === "";
     await new Promise(requestAnimationFrame);
     panes.left?.resizeListener();
+    if (panes.left && at("second").hidden) sameScale(panes.left);
     show();
   });
-  at("layout").addEventListener("change", () => Object.values(panes).forEach(layout));
+  at("layout").addEventListener("change", () => {
+    Object.values(panes).forEach(layout);
+    if (panes.left) sameScale(...(at("second").hidden ? [panes.left] : [panes.left, panes.right]));
+  });
   at("play").addEventListener("click", toggle);
   for (const id of ["window", "infection", "lungs", "probability"]) at(id).addEventListener("input", restyle);
   for (const id of ["left", "right"]) {
