@@ -94,7 +94,7 @@ def augment(
     import functools
 
     from simulator.augmentation import AugmentationSettings
-    from simulator.augmentation_figure import chosen_for_sheet, draw_sheet
+    from simulator.augmentation_figure import chosen_for_sheet, sheet_figure
     from simulator.augmentation_plan import Ratios
     from simulator.augmentation_run import (
         augment_cohort,
@@ -105,6 +105,7 @@ def augment(
         stored_fits,
     )
     from simulator.dynamics.warmup import warm_up
+    from simulator.figure_style import save_figure
     from standard_space.cluster import check_cluster, run_on_dask
     from standard_space.cohort import Cohort
     from standard_space.errors import LungcastError, UsageError
@@ -161,7 +162,8 @@ def augment(
         with console.progress("draw") as progress:
             try:
                 made = Cohort.open(augmented, sources=opened)
-                draw_sheet(sheet, opened, made, chosen_for_sheet(outcome.entries), progress=progress)
+                chosen = chosen_for_sheet(outcome.entries)
+                save_figure(sheet_figure(opened, made, chosen, progress=progress), sheet)
                 written["sheet"] = sheet
             except (
                 LungcastError,

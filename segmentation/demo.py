@@ -25,7 +25,7 @@ from segmentation.threshold_baseline import ThresholdBaseline, tune_threshold_ba
 from segmentation.training import TrainingOptions, items_of, train
 from segmentation.tuning import tune
 from simulator.augmentation import AugmentationSettings
-from simulator.augmentation_figure import chosen_for_sheet, draw_sheet
+from simulator.augmentation_figure import chosen_for_sheet, sheet_figure
 from simulator.augmentation_plan import Ratios
 from simulator.augmentation_run import augment_cohort, prepare_folder
 from simulator.cohort_fit import fit_cohort
@@ -208,7 +208,7 @@ def _report(
     beside = "Sources (left), synthetic scans (middle), their annotation (right)"
     augmented_figures = [("augmented.png", beside)] if synthetic else []
     if synthetic:
-        draw_sheet(figures / "augmented.png", cohort, augmented, synthetic)
+        save_figure(sheet_figure(cohort, augmented, synthetic), figures / "augmented.png")
     save_figure(scores_figure({"three-way": scores, "HU threshold": rival}), figures / "scores.png")
     predictor = predictor_for(model)
     dice = [row["dice"] for row in scores["scans"]]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.figure import Figure
 
-from simulator.figure_style import INFECTION_COLOUR, new_figure, save_figure
-from simulator.figures import best_slices, show_slice
+from simulator.figure_style import INFECTION_COLOUR, new_figure
+from simulator.figures import show_plane
 from standard_space.cohort import Cohort, Entry
 from standard_space.progress import Progress, silent
-from standard_space.scan import Scan
 
 SHEET_ROWS = 6
 
@@ -35,20 +34,16 @@ def chosen_for_sheet(entries: Sequence[Entry], count: int = SHEET_ROWS) -> list[
     return [ordered[round(place * (len(ordered) - 1) / max(count - 1, 1))] for place in range(count)]
 
 
-def draw_sheet(
-    path: str | Path,
-    cohort: Cohort,
-    augmented: Cohort,
-    entries: Sequence[Entry],
-    *,
-    progress: Progress = silent,
-) -> None:
-    """Write a sheet of synthetic scans.
+def sheet_figure(
+    cohort: Cohort, augmented: Cohort, entries: Sequence[Entry], *, progress: Progress = silent
+) -> Figure:
+    """Draw synthetic scans, one a row: the source, the synthetic scan, and its annotation, in the axial slice that
+    shows most of it.
+
+    No more is read of a scan than its infection and a slice, so that a sheet of large scans takes little memory.
 
     Parameters
     ----------
-    path : str or Path
-        The format goes by the suffix.
     cohort, augmented : Cohort
         Sources, and what was made of them.
     entries : sequence of Entry
@@ -61,39 +56,22 @@ def draw_sheet(
     ScanFileError
         A scan cannot be read.
     """
-
-    def examples() -> Iterator[tuple[Scan, Scan]]:
-        for number, entry in enumerate(entries):
-            progress(entry.name, number, len(entries))
-            origin = cohort.find(entry.patient, entry.scan.rsplit("-sim", 1)[0])
-            yield cohort.read(origin), augmented.read(entry)
-
-    save_figure(sheet_figure(examples(), len(entries)), path)
-    progress("done", len(entries), len(entries))
-
-
-def sheet_figure(examples: Iterable[tuple[Scan, Scan]], rows: int) -> Figure:
-    """Draw pairs of a source and a synthetic scan, one a row: both plain, then the synthetic one's infection.
-
-    Parameters
-    ----------
-    examples : iterable of (Scan, Scan)
-        Taken one at a time; the figure keeps their slices only.
-    rows : int
-        How many there are.
-    """
-    figure, axes = new_figure(9.6, 3.2 * rows, rows, 3)
-    for row, (source, synthetic) in enumerate(examples):
-        index = best_slices(synthetic)["axial"]
-        infection = None if synthetic.infection is None else (synthetic.infection, INFECTION_COLOUR)
-        show_slice(axes[row, 0], source, "axial", index)
-        show_slice(axes[row, 1], synthetic, "axial", index)
-        show_slice(axes[row, 2], synthetic, "axial", index, filled=infection)
-        infected_ml = [
-            0.0 if scan.infection is None else float(scan.infection.sum()) * scan.grid.voxel_volume_ml
-            for scan in (source, synthetic)
-        ]
-        axes[row, 0].set_title(f"{source.name}, day {source.day:g}: {infected_ml[0]:.1f} ml")
-        axes[row, 1].set_title(f"synthetic, day {synthetic.day:.2f}: {infected_ml[1]:.1f} ml")
+    figure, axes = new_figure(9.6, 3.2 * len(entries), len(entries), 3)
+    for row, entry in enumerate(entries):
+        progress(entry.name, row, len(entries))
+        origin = cohort.find(entry.patient, entry.scan.rsplit("-sim", 1)[0])
+        with cohort.open_scan(origin) as source, augmented.open_scan(entry) as synthetic:
+            everywhere = (slice(0, source.grid.size),) * 3
+            index = int(np.argmax(np.count_nonzero(synthetic.mask("infection", everywhere), axis=(1, 2))))
+            box = (slice(index, index + 1), *everywhere[1:])
+            lungs, infection = source.mask("lungs", box)[0], synthetic.mask("infection", box)[0]
+            _, y, x = source.grid.spacing_mm
+            before, after = source.signal(box)[0], synthetic.signal(box)[0]
+        show_plane(axes[row, 0], before, lungs, y / x)
+        show_plane(axes[row, 1], after, lungs, y / x)
+        show_plane(axes[row, 2], after, lungs, y / x, filled=(infection, INFECTION_COLOUR))
+        axes[row, 0].set_title(f"{origin.name}, day {origin.day:g}: {origin.infected_ml or 0.0:.1f} ml")
+        axes[row, 1].set_title(f"synthetic, day {entry.day:.2f}: {entry.infected_ml or 0.0:.1f} ml")
         axes[row, 2].set_title("its annotation")
+    progress("done", len(entries), len(entries))
     return figure

@@ -52,28 +52,58 @@ def show_slice(
     name: str,
     index: int,
     *,
-    signal: NDArray[np.float32] | None = None,
     contours: Sequence[tuple[NDArray[np.bool_], str]] = (),
     filled: tuple[NDArray[np.bool_], str] | None = None,
 ) -> None:
     """Draw one slice in the scan's window, with masks as contours or as a tint."""
-    picture = plane(scan.signal if signal is None else signal, name, index)
-    aspect = plane_aspect(scan, name)
+    show_plane(
+        axes,
+        plane(scan.signal, name, index),
+        plane(scan.lungs, name, index),
+        plane_aspect(scan, name),
+        contours=[(plane(mask, name, index), colour) for mask, colour in contours],
+        filled=None if filled is None else (plane(filled[0], name, index), filled[1]),
+    )
+
+
+def show_plane(
+    axes: Axes,
+    picture: NDArray[np.float32],
+    lungs: NDArray[np.bool_],
+    aspect: float,
+    *,
+    contours: Sequence[tuple[NDArray[np.bool_], str]] = (),
+    filled: tuple[NDArray[np.bool_], str] | None = None,
+) -> None:
+    """Draw a slice, cut to the lungs.
+
+    Parameters
+    ----------
+    axes : Axes
+    picture : float32 array, shape (rows, columns)
+        Signal.
+    lungs : bool array, shape of `picture`
+        What is shown, with a margin; everything where there are none.
+    aspect : float
+        Height of a pixel over its width.
+    contours : sequence of (bool array, colour)
+    filled : (bool array, colour), optional
+        A tint.
+    """
     low, high = WINDOW_SIGNAL
     axes.imshow(picture, cmap="gray", vmin=low, vmax=high, aspect=aspect, interpolation="bilinear")
     if filled is not None:
-        mask = plane(filled[0], name, index)
+        mask, colour = filled
         tint = np.zeros((*mask.shape, 4))
-        tint[mask] = [int(filled[1][k : k + 2], 16) / 255 for k in (1, 3, 5)] + [0.45]
+        tint[mask] = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)] + [0.45]
         axes.imshow(tint, aspect=aspect, interpolation="nearest")
-    for mask, colour in contours:
-        outline = plane(mask, name, index)
+    for outline, colour in contours:
         if outline.any():
             axes.contour(outline, levels=[0.5], colors=[colour], linewidths=0.9)
-    lungs = np.argwhere(plane(scan.lungs, name, index))
-    if lungs.size:
+    inside = np.argwhere(lungs)
+    if inside.size:
         margin = max(2, picture.shape[0] // 16)
-        (top, left), (bottom, right) = lungs.min(0) - margin, lungs.max(0) + margin
+        (top, left), (bottom, right) = inside.min(0) - margin, inside.max(0) + margin
         axes.set_xlim(max(left, 0) - 0.5, min(right, picture.shape[1] - 1) + 0.5)
         axes.set_ylim(min(bottom, picture.shape[0] - 1) + 0.5, max(top, 0) - 0.5)
     axes.set_xticks([])
