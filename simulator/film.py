@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from simulator.figure_style import INFECTION_COLOUR, WINDOW_SIGNAL, apply_style, new_figure
-from simulator.figures import best_slices, plane, plane_aspect
+from simulator.figure_style import INFECTION_COLOUR, apply_style, new_figure
+from simulator.figures import best_slices, plane, plane_aspect, show_plane
 from simulator.progression import Frame
 from standard_space.errors import DataError, UsageError
 from standard_space.files import atomic_path
@@ -145,9 +145,8 @@ class Film:
         try:
             self._write(path, kind, frames_per_second, progress)
         except (subprocess.CalledProcessError, BrokenPipeError) as error:
-            if isinstance(
-                error.__context__, KeyboardInterrupt
-            ):  # a terminal sends it to ffmpeg too, which fails
+            # A terminal sends Ctrl-C to ffmpeg too, which fails.
+            if isinstance(error.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from None
             code = getattr(error, "returncode", None)
             raise DataError(
@@ -168,17 +167,16 @@ class Film:
                 writer.grab_frame()
         progress(path.name, len(self._frames), len(self._frames))
 
+    def _index(self, name: str) -> int:
+        return (self._slices or {})[name]
+
     def _draw(self, figure: Figure, axes: Sequence[Axes], number: int) -> None:
         day, signal, infection = self._frames[number]
         for place, name in zip(axes, signal, strict=False):
             place.clear()
-            low, high = WINDOW_SIGNAL
-            aspect = plane_aspect(self._scan, name)
-            place.imshow(signal[name], cmap="gray", vmin=low, vmax=high, aspect=aspect)
-            if infection[name].any():
-                place.contour(infection[name], levels=[0.5], colors=[INFECTION_COLOUR], linewidths=0.9)
-            place.set_xticks([])
-            place.set_yticks([])
+            lungs = plane(self._scan.lungs, name, self._index(name))
+            shown = [(infection[name], INFECTION_COLOUR)]
+            show_plane(place, signal[name], lungs, plane_aspect(self._scan, name), contours=shown)
             place.set_title(name)
         days = [day for day, _, _ in self._frames]
         curve = axes[len(signal)]

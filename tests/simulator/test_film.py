@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from simulator.film import Film, formats_here, video_encoder
 from simulator.fits import CohortFits
 from simulator.progression import progress
 from standard_space.errors import UsageError
+from standard_space.scan import Scan
 from tests.simulator.scans import cohort_of, small_scan
 
 
@@ -136,6 +138,76 @@ def test_an_ffmpeg_that_fails_costs_the_film_alone(monkeypatch: pytest.MonkeyPat
     assert not [
         path.name for path in (tmp_path / "s").iterdir() if ".tmp" in path.name or path.suffix == ".mp4"
     ]
+
+
+def test_a_film_that_was_asked_for_and_fails_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    failing = a_program(
+        tmp_path / "ffmpeg", "[ $# -eq 2 ] && echo libx264 && exit 0; cat > /dev/null; exit 3"
+    )
+    monkeypatch.setattr("simulator.film.shutil.which", lambda name: failing)
+    cohort_of(tmp_path / "c", small_scan(scan="a"), small_scan(scan="b", day=2.0, shift=0.03))
+    words = f"simulate {tmp_path}/c {tmp_path}/s --patient p --scan a --days 0.5 --film mp4 --quiet"
+    asked = CliRunner().invoke(main, words.split())
+    assert asked.exit_code == 1
+    assert "ffmpeg could not write the film" in asked.output
+    assert (tmp_path / "s/lungcast.json").is_file()  # the rest is whole
+
+
+def test_ctrl_c_that_ends_ffmpeg_as_well_is_ctrl_c(
+    film: Film, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    failing = a_program(
+        tmp_path / "ffmpeg", "[ $# -eq 2 ] && echo libx264 && exit 0; cat > /dev/null; exit 255"
+    )
+    monkeypatch.setattr("simulator.film.shutil.which", lambda name: failing)
+
+    def interrupted(item: str, done: int, total: int) -> None:
+        if done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        film.save(tmp_path / "film.mp4", progress=interrupted)
+    assert [path.name for path in tmp_path.iterdir()] == ["ffmpeg"]
+
+
+def test_a_folder_with_a_colon_is_no_protocol(
+    film: Film, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    film.save("run-10:30/film.mp4")
+    assert len(decoded(tmp_path / "run-10:30/film.mp4", 1344, 552)) == 18
+
+
+def test_frames_faster_than_players_need_all_stay(film: Film, tmp_path: Path) -> None:
+    film.save(tmp_path / "film.mp4", frames_per_second=48.0)
+    assert len(decoded(tmp_path / "film.mp4", 1344, 552)) == 3
+
+
+def test_a_simulation_tells_of_its_films(tmp_path: Path) -> None:
+    cohort_of(tmp_path / "c", small_scan(scan="a"), small_scan(scan="b", day=2.0, shift=0.03))
+    words = f"simulate {tmp_path}/c {tmp_path}/s --patient p --scan a --days 0.5 --progress json"
+    told = CliRunner().invoke(main, words.split())
+    lines = [json.loads(line) for line in told.stderr.splitlines() if line.startswith("{")]
+    stages = [line["stage"] for line in lines if line["done"] == line["total"]]
+    assert list(dict.fromkeys(stages)) == ["simulate", "film"]
+
+
+def test_every_frame_says_where_the_infection_comes_from(tmp_path: Path) -> None:
+    cohort_of(tmp_path / "c", small_scan(scan="a"))
+    said: list[str] = []
+    real = Film.__init__
+
+    def noted(self: Film, scan: Scan, slices: None = None, *, origin: str = "") -> None:
+        said.append(origin)
+        real(self, scan, slices, origin=origin)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Film, "__init__", noted)
+        words = f"simulate {tmp_path}/c {tmp_path}/s --patient p --scan a --days 0.5 --seeds 3 --film gif"
+        assert CliRunner().invoke(main, words.split()).exit_code == 0
+    assert said == ["a made-up infection from 3 seeds, default dynamics"]
 
 
 def test_films_are_chosen(tmp_path: Path) -> None:
