@@ -35,16 +35,14 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def on_post_page(output: str, page: Page, **_: Any) -> str:
-    """Take out of notebooks the scripts that would fetch Mermaid and RequireJS: nothing here uses them."""
+    """Of notebooks: links to pages as the site has them; no scripts that would fetch Mermaid and RequireJS, which
+    nothing here uses."""
     if not page.file.src_uri.endswith(".ipynb"):
         return output
+    output = re.sub(r'href="\.\./(\w+)\.md(#[^"]*)?"', r'href="../../\1/\2"', output)
     output = re.sub(r'<script[^>]*src=""[^>]*>\s*</script>', "", output)
-    return re.sub(
-        r"<script\b[^>]*>(?:(?!</script>).)*?https://cdnjs\.(?:(?!</script>).)*?</script>",
-        "",
-        output,
-        flags=re.S,
-    )
+    inside = r"(?:(?!</script>).)*?"
+    return re.sub(rf"<script\b[^>]*>{inside}https://cdnjs\.{inside}</script>", "", output, flags=re.S)
 
 
 def with_blank_lines(markdown: str) -> str:

@@ -8,8 +8,10 @@ import os
 import re
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import unquote
 
 import pytest
 
@@ -63,6 +65,27 @@ def test_the_site_asks_nobody_else_for_anything(site: Path) -> None:
             assert 'src=""' not in tag, path
         assert not re.search(r"""\bimport\(\s*["']https?:""", html), path
         assert not re.search(r"""url\(\s*["']?(?:https?:)?//""", html), path
+
+
+@pytest.mark.docs
+def test_every_link_within_the_site_leads_somewhere(site: Path) -> None:
+    pages = {path: path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
+    names = {path: set(re.findall(r"""\s(?:id|name)="?([^"\s>]+)""", html)) for path, html in pages.items()}
+    followed = 0
+    for path, html in pages.items():
+        if path.name == "404.html":  # its links are those of the site's own address
+            continue
+        for link in re.findall(r"""\s(?:href|src)="([^"]*)\"""", html):
+            if re.match(r"(?:https?:|mailto:|data:|javascript:)", link) or not link:
+                continue
+            place, _, fragment = unescape(link).partition("#")
+            there = (path.parent / unquote(place)).resolve() if place else path.resolve()
+            there = there / "index.html" if there.is_dir() else there
+            assert there.exists(), f"{path.relative_to(site)}: {link}"
+            followed += 1
+            if fragment and there.suffix == ".html" and fragment != "__skip":
+                assert unquote(fragment) in names[there], f"{path.relative_to(site)}: {link}"
+    assert followed > 500
 
 
 @pytest.mark.docs
