@@ -99,7 +99,8 @@ def fit(
             console.say(table(population_rows(found)))
     console.say(f"{len(fits.fits)} pairs fitted:")
     console.wrote(written)
-    console.finish(failures, {name: [text] for name, text in fits.skipped.items()})
+    notes = {name: [text] for name, text in fits.skipped.items()}
+    console.finish(failures, notes, nothing_done=not fits.fits)
 
 
 @click.command(

@@ -62,7 +62,10 @@ def sheet_figure(
         origin = cohort.find(entry.patient, entry.scan.rsplit("-sim", 1)[0])
         with cohort.open_scan(origin) as source, augmented.open_scan(entry) as synthetic:
             everywhere = (slice(0, source.grid.size),) * 3
-            index = int(np.argmax(np.count_nonzero(synthetic.mask("infection", everywhere), axis=(1, 2))))
+            shown = synthetic.mask("infection", everywhere)
+            if not shown.any():  # healed
+                shown = source.mask("lungs", everywhere)
+            index = int(np.argmax(np.count_nonzero(shown, axis=(1, 2))))
             box = (slice(index, index + 1), *everywhere[1:])
             lungs, infection = source.mask("lungs", box)[0], synthetic.mask("infection", box)[0]
             _, y, x = source.grid.spacing_mm

@@ -114,11 +114,17 @@ def parse_ratio(text: str) -> float:
     except ValueError:
         raise UsageError("the ratio is not a number", got=repr(text), expected="200%, 50% or 1.5") from None
     if not percent and MOST_WITHOUT_PERCENT < value <= 100.0 * LARGEST_RATIO:
+        meant = f" (or {100 * value:.0f}% if {stripped} scans per scan are meant)"
         raise UsageError(
             "the ratio looks like a percentage without its sign",
             got=repr(text),
             expected=f"{stripped}%, or a number of synthetic scans per scan up to {MOST_WITHOUT_PERCENT:g}",
-            remedy=f"write {stripped}% (or {100 * value:g}% if {stripped} scans per scan are meant)",
+            remedy=f"write {stripped}%"
+            + (
+                f" (or {100 * value:.0f}% if {stripped} scans per scan are meant)"
+                if value <= LARGEST_RATIO
+                else ""
+            ),
         )
     value = value / 100.0 if percent else value
     if not 0 <= value <= LARGEST_RATIO:  # NaN is neither

@@ -144,10 +144,12 @@ class Film:
         formats_here((kind,))
         try:
             self._write(path, kind, frames_per_second, progress)
-        except (subprocess.CalledProcessError, BrokenPipeError) as error:
-            # A terminal sends Ctrl-C to ffmpeg too, which fails.
+        except Exception as error:
+            # A terminal sends Ctrl-C to ffmpeg too, which fails; a writer without a frame fails when it is closed.
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from None
+            if not isinstance(error, (subprocess.CalledProcessError, BrokenPipeError)):
+                raise
             code = getattr(error, "returncode", None)
             raise DataError(
                 "ffmpeg could not write the film",

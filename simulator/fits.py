@@ -104,7 +104,7 @@ class CohortFits:
         raise DataError(
             f"there is no fit for this scan{f': {reason}' if reason else ''}",
             where=entry.name,
-            remedy="start an infection in it with --seeds" if reason else "run `lungcast fit` on this cohort",
+            remedy=None if reason else "run `lungcast fit` on this cohort",
         )
 
     def check(self, cohort: Cohort) -> None:

@@ -82,6 +82,12 @@ def check_request(
                 remedy="add --seeds, or give --fits instead of --population",
             )
         load_population(population_path)
+    if seeds is None and entry.infected_ml is None:
+        raise DataError(
+            "there is no fit for a scan without an infection mask",
+            where=entry.name,
+            remedy="start an infection in it with --seeds, or fill the manifest's infection column",
+        )
     if fits_path is not None and seeds is None:
         CohortFits.load(fits_path).of(entry)
     if from_t0:

@@ -206,12 +206,14 @@ def _in_a_worker(function: Callable[[Task], Result], task: Task) -> Result | Lun
 
 def _close(pool: ProcessPoolExecutor) -> None:
     """End a pool when its workers have ended their tasks; a Ctrl-C meanwhile ends them at once."""
+    workers = list((pool._processes or {}).values())  # others of the caller's processes are not ours to kill
     try:
         pool.shutdown(wait=True, cancel_futures=True)
     except KeyboardInterrupt:
-        for child in multiprocessing.active_children():
-            child.kill()
-        pool.shutdown(wait=True)
+        for worker in workers:
+            worker.kill()
+        for worker in workers:
+            worker.join()
         raise
 
 

@@ -78,7 +78,14 @@ def inspect_manifest(path: str | Path) -> tuple[list[ManifestRow], list[Manifest
     if path.is_dir():
         raise ManifestError("the manifest is a folder", where=path, expected="a CSV file")
     try:
+        with open(path, "rb") as opened:
+            if opened.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+                raise ManifestError(
+                    "the manifest is in UTF-16", where=path, expected="UTF-8", remedy='save it as "CSV UTF-8"'
+                )
         with open(path, encoding="utf-8-sig", newline="") as handle:
+            _check_separator(handle.readline(), path)
+            handle.seek(0)
             reader = csv.DictReader(handle, strict=True)
             columns = [column.strip() for column in reader.fieldnames or []]
             reader.fieldnames = columns
@@ -108,25 +115,34 @@ def inspect_manifest(path: str | Path) -> tuple[list[ManifestRow], list[Manifest
     return kept, problems + disorder
 
 
-def _check_columns(columns: list[str], path: Path) -> None:
-    known = REQUIRED + OPTIONAL
-    if not columns:
+def _check_separator(first: str, path: Path) -> None:
+    if not first.strip():
         raise ManifestError(
-            "the manifest is empty", where=path, expected=f"a first line of {', '.join(known)}"
+            "the first line is empty",
+            where=path,
+            expected=f"{', '.join(REQUIRED + OPTIONAL)}, or some of them",
         )
     for separator, word in ((";", "semicolons"), ("\t", "tabs")):
-        if len(columns) == 1 and separator in columns[0]:
+        if "," not in first and separator in first:
             raise ManifestError(
                 f"the columns are separated by {word}",
                 where=path,
                 expected="commas",
                 remedy="save it as CSV with commas",
             )
+
+
+def _check_columns(columns: list[str], path: Path) -> None:
+    known = REQUIRED + OPTIONAL
+    if not columns:
+        raise ManifestError(
+            "the manifest is empty", where=path, expected=f"a first line of {', '.join(known)}"
+        )
     unknown = [column for column in columns if column not in known]
     if unknown:
         near = [found for column in unknown for found in get_close_matches(column.lower(), known, n=1)]
         raise ManifestError(
-            f"unknown column {', '.join(map(repr, unknown))}",
+            f"unknown column {', '.join(map(repr, unknown))}" if any(unknown) else "a column has no name",
             where=path,
             expected=", ".join(known),
             remedy=f"rename or remove it{f'; did you mean {near[0]!r}?' if near else ''}",

@@ -21,6 +21,7 @@ from simulator.cohort_fit import fit_cohort
 from standard_space.cohort import Cohort
 from standard_space.files import LOCK
 from standard_space.folders import folder_lock
+from standard_space.scanreader import Box, ScanReader
 from tests.figures import cut_texts
 from tests.simulator.scans import cohort_of, small_scan
 
@@ -83,6 +84,7 @@ def test_a_cohort_that_nothing_can_be_made_of_is_no_success(tmp_path: Path) -> N
     played = lungcast("simulate", tmp_path / "c", tmp_path / "s", "--patient", "p", "--scan", "a")
     assert played.exit_code == 1
     assert "--seeds" in played.output
+    assert "--seeds" not in made.output  # augment has no such option
 
 
 def test_a_sheet_does_not_lie_among_the_scans(place: Path, tmp_path: Path) -> None:
@@ -112,6 +114,23 @@ def test_a_sheet_reads_no_whole_scan(place: Path, monkeypatch: pytest.MonkeyPatc
     augmented = Cohort.open(place / "a", sources=cohort)
     monkeypatch.setattr(Cohort, "read", lambda self, entry: pytest.fail("twelve scans of 512^3 are 14 GB"))
     assert len(sheet_figure(cohort, augmented, chosen_for_sheet(augmented.entries)).axes) == 18
+
+
+def test_a_sheet_shows_the_lungs_of_a_healed_scan(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cohort = Cohort.open(place / "c")
+    augmented = Cohort.open(place / "a", sources=cohort)
+    entry = augmented.entries[0]
+    lungs = augmented.read(entry).lungs
+    real = ScanReader.mask
+
+    def healed(self: ScanReader, layer: str, box: Box) -> object:
+        found = real(self, layer, box)
+        return np.zeros_like(found) if layer == "infection" else found
+
+    monkeypatch.setattr(ScanReader, "mask", healed)
+    figure = sheet_figure(cohort, augmented, [entry])
+    shown = np.asarray(figure.axes[1].images[0].get_array())
+    np.testing.assert_array_equal(shown, augmented.read(entry).signal[int(lungs.sum((1, 2)).argmax())])
 
 
 def test_a_sheet_is_spread_over_all_scans(place: Path) -> None:

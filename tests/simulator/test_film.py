@@ -16,7 +16,6 @@ from simulator.film import Film, formats_here, video_encoder
 from simulator.fits import CohortFits
 from simulator.progression import progress
 from standard_space.errors import UsageError
-from standard_space.scan import Scan
 from tests.simulator.scans import cohort_of, small_scan
 
 
@@ -155,8 +154,10 @@ def test_a_film_that_was_asked_for_and_fails_is_a_failure(
     assert (tmp_path / "s/lungcast.json").is_file()  # the rest is whole
 
 
-def test_ctrl_c_that_ends_ffmpeg_as_well_is_ctrl_c(
-    film: Film, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("kind", ["gif", "mp4"])
+@pytest.mark.parametrize("frame", [0, 1])
+def test_ctrl_c_is_ctrl_c_even_where_the_writer_fails_of_it(
+    film: Film, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, frame: int
 ) -> None:
     failing = a_program(
         tmp_path / "ffmpeg", "[ $# -eq 2 ] && echo libx264 && exit 0; cat > /dev/null; exit 255"
@@ -164,11 +165,11 @@ def test_ctrl_c_that_ends_ffmpeg_as_well_is_ctrl_c(
     monkeypatch.setattr("simulator.film.shutil.which", lambda name: failing)
 
     def interrupted(item: str, done: int, total: int) -> None:
-        if done == 1:
+        if done == frame:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        film.save(tmp_path / "film.mp4", progress=interrupted)
+        film.save(tmp_path / f"film.{kind}", progress=interrupted)
     assert [path.name for path in tmp_path.iterdir()] == ["ffmpeg"]
 
 
@@ -194,20 +195,19 @@ def test_a_simulation_tells_of_its_films(tmp_path: Path) -> None:
     assert list(dict.fromkeys(stages)) == ["simulate", "film"]
 
 
-def test_every_frame_says_where_the_infection_comes_from(tmp_path: Path) -> None:
+def test_every_frame_says_where_the_infection_comes_from(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     cohort_of(tmp_path / "c", small_scan(scan="a"))
     said: list[str] = []
-    real = Film.__init__
-
-    def noted(self: Film, scan: Scan, slices: None = None, *, origin: str = "") -> None:
-        said.append(origin)
-        real(self, scan, slices, origin=origin)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Film, "__init__", noted)
-        words = f"simulate {tmp_path}/c {tmp_path}/s --patient p --scan a --days 0.5 --seeds 3 --film gif"
-        assert CliRunner().invoke(main, words.split()).exit_code == 0
-    assert said == ["a made-up infection from 3 seeds, default dynamics"]
+    monkeypatch.setattr(
+        "simulator.film.apply_style", lambda figure: said.append(figure.get_suptitle()) or figure
+    )
+    words = f"simulate {tmp_path}/c {tmp_path}/s --patient p --scan a --days 0.5 --seeds 3 --film gif"
+    assert CliRunner().invoke(main, words.split()).exit_code == 0
+    assert len(said) == 2
+    for text in said:
+        assert "a made-up infection from 3 seeds, default dynamics; for research, not for diagnosis" in text
 
 
 def test_films_are_chosen(tmp_path: Path) -> None:

@@ -77,7 +77,10 @@ def test_a_byte_order_mark_is_no_unknown_column(tmp_path: Path) -> None:
         ("patient,scan,day,image,lung\np,1,0,a.nii.gz,l.nii.gz\n", "did you mean 'lungs'"),
         ("patient;scan;day;image\np;1;0;a.nii.gz\n", "separated by semicolons"),
         ("patient\tscan\tday\timage\np\t1\t0\ta.nii.gz\n", "separated by tabs"),
-        ("", "the manifest is empty"),
+        ('"patient";"scan";"day";"image"\n"p";"1";"0";"a.nii.gz"\n', "separated by semicolons"),
+        ("patient,scan,day,image,\np,1,0,a.nii.gz,\n", "a column has no name"),
+        ("\npatient,scan,day,image\n", "the first line is empty"),
+        ("", "the first line is empty"),
         ("patient,scan,day\np,1,0\n", "column image is missing"),
         ("patient,scan,image\np,1,a.nii.gz\n", "exactly one of the columns day and date"),
         ("patient,scan,day,image\n", "lists no scan"),
@@ -110,7 +113,7 @@ def test_missing_or_foreign_manifest(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="is a folder"):
         read_manifest(tmp_path)
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(ManifestError, match=r"not a (readable CSV|text file)"):
+    with pytest.raises(ManifestError, match="UTF-16"):
         read_manifest(tmp_path / "binary.csv")
 
 

@@ -7,7 +7,7 @@
   const LUNGS = { R: [0, 0], G: [0, 158], B: [0, 115], A: [0, 255], I: [0, 1], labels: ["", "lungs"] };
   const KEPT_FRAMES = 24; // decoded volumes in memory
 
-  let cases = [], current = 0, playing = null, asked = 0, placed = -1;
+  let cases = [], current = 0, playing = null, asked = 0, placed = -1, joined = false;
   const waiting = new Map(); // scripts on their way: key to [resolve]
   const decoded = new Map(); // key to promise of {layer: NVImage} or {error}
   const panes = {};
@@ -86,7 +86,10 @@
       multiplanarShowRender: niivue.SHOW_RENDER.ALWAYS, isColorbar: false, isNearestInterpolation: false,
     });
     await nv.attachToCanvas(at(id));
-    nv.onLocationChange = (where) => { at("place").textContent = told(where); };
+    nv.onLocationChange = (where) => { // while comparing both panes say where they are: of the one in use
+      const used = document.activeElement === at("right") ? "right" : "left";
+      if (id === used) at("place").textContent = told(where);
+    };
     panes[id] = nv;
     return nv;
   };
@@ -113,6 +116,21 @@
       nv.scene.pan2Dxyzmm = [...centre.map((mm) => mm * (1 - zoom)), zoom];
       nv.drawScene();
     }
+  };
+
+  const join = (one, two) => {
+    joined = true;
+    sameScale(one, two);
+    // Not NiiVue's "2d": it would copy the zoom of one pane over that of the other.
+    one.broadcastTo(two, { crosshair: true, "3d": true });
+    two.broadcastTo(one, { crosshair: true, "3d": true });
+  };
+
+  const part = () => {
+    joined = false;
+    panes.left.broadcastTo([]);
+    panes.right.broadcastTo([]);
+    sameScale(panes.left);
   };
 
   const goTo = (nv, place) => {
@@ -153,6 +171,7 @@
     const nv = await pane("left");
     put(nv, left.images);
     if (placed !== number) goTo(nv, left.place); // where there is something to see; later the user chooses
+    if (joined && at("second").hidden) part();
     placed = number;
     at("name-left").textContent = caption(shownFrame());
     at("now").textContent = summary(shownFrame());
@@ -170,11 +189,9 @@
       one.resizeListener();
       two.resizeListener();
       put(two, right.images);
-      sameScale(one, two);
+      join(one, two);
       two.scene.crosshairPos = two.mm2frac(one.frac2mm(one.scene.crosshairPos).slice(0, 3));
       two.drawScene();
-      one.broadcastTo(two, { "2d": true, "3d": true });
-      two.broadcastTo(one, { "2d": true, "3d": true });
     }
     document.body.dataset.shown = `${number}-${index}`;
     const next = index + 1;
@@ -238,12 +255,12 @@
     at("second").hidden = at("compare").value === "";
     await new Promise(requestAnimationFrame);
     panes.left?.resizeListener();
-    if (panes.left && at("second").hidden) sameScale(panes.left);
     show();
   });
   at("layout").addEventListener("change", () => {
     Object.values(panes).forEach(layout);
-    if (panes.left) sameScale(...(at("second").hidden ? [panes.left] : [panes.left, panes.right]));
+    const both = [panes.left, at("second").hidden ? null : panes.right].filter((nv) => nv?.volumes.length);
+    if (both.length) sameScale(...both);
   });
   at("play").addEventListener("click", toggle);
   for (const id of ["window", "infection", "lungs", "probability"]) at(id).addEventListener("input", restyle);
@@ -271,6 +288,7 @@
       if (content.served) setInterval(() => fetch("alive").catch(() => say("lungcast has ended: start it again")), 1000);
       open(0);
     },
+    panes, // for tests
     frame: (number, index, content) => waiting.get(`${number}-${index}`)?.(content),
   };
 })();

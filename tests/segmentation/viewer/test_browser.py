@@ -177,6 +177,45 @@ def test_two_times_side_by_side_at_the_same_place(page: Page) -> None:
     assert page.complaints == []
 
 
+MM_PER_PIXEL = """() => ['left', 'right'].map((id) => {
+    const shown = lungcast.panes[id].screenSlices[0];
+    return shown.fovMM[0] / shown.leftTopWidthHeight[2];
+})"""
+
+
+def test_two_times_have_one_scale_whatever_their_lungs(browser: Any, tmp_path: Path) -> None:
+    large = toy_scan("P1", "s0")
+    z, y, x = (int(indices.mean()) for indices in np.nonzero(large.lungs))
+    lungs = np.zeros_like(large.lungs)  # a part of them: it is cut closer, and would fill its pane
+    part = tuple(slice(middle - 8, middle + 8) for middle in (z, y, x))
+    lungs[part] = True
+    small = replace(toy_scan("P1", "s1", seed=1), lungs=lungs, day=1.0)
+    toy_cohort(tmp_path / "cohort", large, small)
+    (tmp_path / "site").mkdir()
+    assert write_site(tmp_path / "site", cases_of(tmp_path / "cohort"), title="two", most=64) == {}
+    opened = Page(browser, (tmp_path / "site/index.html").as_uri())
+    opened.wait("0-0")
+    alone = opened.page.evaluate("lungcast.panes.left.scene.pan2Dxyzmm[3]")
+    assert alone == 1
+    opened.page.select_option("#compare", "1")
+    opened.page.wait_for_selector("#second:not([hidden])")
+    for layout in ("axial", "coronal", "sagittal", "multi"):
+        opened.page.select_option("#layout", layout)
+        opened.page.wait_for_timeout(700)
+        opened.page.focus("#left")
+        opened.page.keyboard.press("PageUp")  # what is done in one pane must not undo it
+        opened.page.wait_for_timeout(400)
+        left, right = opened.page.evaluate(MM_PER_PIXEL)
+        assert left == pytest.approx(right, rel=0.01), layout
+    assert opened.page.evaluate("lungcast.panes.left.scene.pan2Dxyzmm[3]") == pytest.approx(1, abs=0.02)
+    assert opened.page.evaluate("lungcast.panes.right.scene.pan2Dxyzmm[3]") < 0.95
+    opened.page.select_option("#compare", "")
+    opened.page.wait_for_timeout(700)
+    assert opened.page.evaluate("lungcast.panes.left.scene.pan2Dxyzmm[3]") == 1
+    assert opened.complaints == []
+    opened.close()
+
+
 @pytest.mark.parametrize("layout", ["axial", "coronal", "sagittal", "render"])
 def test_every_layout_draws(page: Page, layout: str) -> None:
     before = page.picture()
