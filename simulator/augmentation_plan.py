@@ -119,12 +119,7 @@ def parse_ratio(text: str) -> float:
             "the ratio looks like a percentage without its sign",
             got=repr(text),
             expected=f"{stripped}%, or a number of synthetic scans per scan up to {MOST_WITHOUT_PERCENT:g}",
-            remedy=f"write {stripped}%"
-            + (
-                f" (or {100 * value:.0f}% if {stripped} scans per scan are meant)"
-                if value <= LARGEST_RATIO
-                else ""
-            ),
+            remedy=f"write {stripped}%{meant if value <= LARGEST_RATIO else ''}",
         )
     value = value / 100.0 if percent else value
     if not 0 <= value <= LARGEST_RATIO:  # NaN is neither
