@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.format_files import FILES, OUTPUTS, FileKind
+from simulator.dynamics.parameters import PARAMETER_NAMES
 from standard_space.files import write_text
 
 HEAD = """# File formats
@@ -26,11 +27,6 @@ densities HU, shares 0 to 1; arrays are (z, y, x); identifiers are those of your
 is not defined is `null`, and what the data leave open `"inf"`. The manifest that you write yourself is described
 in the [README](../README.md#your-own-scans).
 """
-
-_PARAMETERS = {
-    *("birth_rate", "linked_share", "entry_signal", "absorption_rate", "ggo_growth_rate"),
-    *("conversion_probability", "consolidation_growth_rate", "stiffness"),
-}
 
 _WHERE_NULL = {
     "made_from.lobes": "text",
@@ -121,7 +117,7 @@ def _json_names(value: Mapping[str, Any], prefix: str, kind: FileKind | None) ->
         name = f"{prefix}{key}"
         closed = kind is not None and (key in kind.closed or name in kind.closed)
         if isinstance(inner, dict):
-            by_parameter = set(inner) >= _PARAMETERS
+            by_parameter = set(inner) >= set(PARAMETER_NAMES)
             yield name, "object, by parameter" if by_parameter else "object"
             if not by_parameter and not closed:
                 yield from _json_names(inner, f"{name}.", kind)

@@ -165,10 +165,8 @@ def augment(
                 chosen = chosen_for_sheet(outcome.entries)
                 save_figure(sheet_figure(opened, made, chosen, progress=progress), sheet)
                 written["sheet"] = sheet
-            except (
-                LungcastError,
-                OSError,
-            ) as error:  # the scans are there, and are worth more than their picture
+            except (LungcastError, OSError) as error:
+                # The scans are there, and are worth more than their picture.
                 failures["sheet"] = f"the sheet {sheet}: {error}"
     console.wrote(written)
     left_out = {entry.name for entry in opened.entries if not entry.synthetic} <= set(outcome.notes)

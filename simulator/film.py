@@ -108,6 +108,7 @@ class Film:
         self._scan = scan
         self._origin = origin
         self._slices = slices
+        self._lungs: dict[str, NDArray[np.bool_]] = {}
         self._frames: list[tuple[float, dict[str, NDArray[np.float32]], dict[str, NDArray[np.bool_]]]] = []
         self._volumes_ml: list[float] = []
 
@@ -116,6 +117,8 @@ class Film:
         if self._slices is None:
             self._slices = best_slices(self._scan, frame.infection)
         shown = {name: self._slices[name] for name in ("axial", "coronal")}
+        if not self._lungs:
+            self._lungs = {name: plane(self._scan.lungs, name, index) for name, index in shown.items()}
         signal = {name: plane(frame.signal, name, index).copy() for name, index in shown.items()}
         infection = {name: plane(frame.infection, name, index).copy() for name, index in shown.items()}
         self._frames.append((self._scan.day + frame.days, signal, infection))
@@ -169,16 +172,13 @@ class Film:
                 writer.grab_frame()
         progress(path.name, len(self._frames), len(self._frames))
 
-    def _index(self, name: str) -> int:
-        return (self._slices or {})[name]
-
     def _draw(self, figure: Figure, axes: Sequence[Axes], number: int) -> None:
         day, signal, infection = self._frames[number]
         for place, name in zip(axes, signal, strict=False):
             place.clear()
-            lungs = plane(self._scan.lungs, name, self._index(name))
             shown = [(infection[name], INFECTION_COLOUR)]
-            show_plane(place, signal[name], lungs, plane_aspect(self._scan, name), contours=shown)
+            aspect = plane_aspect(self._scan, name)
+            show_plane(place, signal[name], self._lungs[name], aspect, contours=shown)
             place.set_title(name)
         days = [day for day, _, _ in self._frames]
         curve = axes[len(signal)]

@@ -191,7 +191,7 @@ def simulate_scan(
             notes.append(
                 "starts from the constructed Y_t0, three days before the scan: nothing there was observed"
             )
-    film = Film(scan, origin=_origin(seeds, population_path, from_t0))
+    film = Film(scan, origin=infection_origin(seeds, population_path is not None, from_t0))
     rows = []
     frames = progress(
         scan, parameters, days=days, every=every, seed=seed, jump=jump, controls=controls, state=state
@@ -255,10 +255,18 @@ def simulate_scan(
     return rows, [*notes, *film_notes, *(str(error) for error in undrawn)]
 
 
-def _origin(seeds: int | None, population_path: str | Path | None, from_t0: bool) -> str:
-    """Where an infection comes from, for everyone who sees the film alone."""
+def infection_origin(seeds: int | None, from_population: bool, from_t0: bool) -> str:
+    """Where a simulation's infection comes from, for everyone who sees its film or its page alone.
+
+    Parameters
+    ----------
+    seeds, from_t0
+        See `simulate_scan`.
+    from_population : bool
+        Whether the dynamics of seeds were drawn from a population.
+    """
     if seeds is not None:
-        dynamics = "default dynamics" if population_path is None else "dynamics of a population"
+        dynamics = "dynamics of a population" if from_population else "default dynamics"
         return f"a made-up infection from {seeds} seeds, {dynamics}"
     return f"simulated by the patient's fitted dynamics{', from a constructed onset' if from_t0 else ''}"
 

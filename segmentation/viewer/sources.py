@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from segmentation.results.files import ResultOptions, result_files
 from segmentation.results.rethreshold import read_report, read_result
 from segmentation.viewer.cases import Case, Frame, Kind, Point
 from segmentation.viewer.volumes import View
+from simulator.simulation import infection_origin
 from standard_space.cohort import Cohort, Entry, open_with_sources
 from standard_space.errors import DataError, UsageError
 from standard_space.files import read_mark
@@ -174,20 +174,10 @@ def _simulation(path: Path, shown: Shown) -> list[Case]:
         for index, (row, image) in enumerate(zip(rows, images, strict=True))
     ]
     length = rows[-1]["day"] - rows[0]["day"]
-    text = (
-        f"{_origin(made)}, {length:g} days on the scan's own grid; volumes are those of the standard space."
-    )
+    population = made.get("population_sha256") is not None
+    origin = infection_origin(made.get("seeds"), population, bool(made.get("from_t0")))
+    text = f"{origin}, {length:g} days on the scan's own grid; volumes are those of the standard space."
     return [Case(path.name, text, frames, _observed_beside(path / "observed.csv", frames))]
-
-
-def _origin(made: Mapping[str, Any]) -> str:
-    """Where a simulation's infection comes from, for a colleague who sees nothing else."""
-    if made.get("seeds"):
-        known = "default dynamics" if made.get("population_sha256") is None else "dynamics of a population"
-        return f"A made-up infection from {made['seeds']} seeds, {known}"
-    if made.get("from_t0"):
-        return "A simulation by the patient's fitted dynamics, from a constructed onset"
-    return "A simulation by the patient's fitted dynamics"
 
 
 def _observed_beside(table: Path, frames: Sequence[Frame]) -> list[Point]:

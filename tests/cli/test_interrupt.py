@@ -76,20 +76,25 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("way", ["kept", "fresh"])
-@pytest.mark.parametrize("moment", ["begun", "starting", "task"])
-def test_long_tasks_end_whenever_ctrl_c_comes(tmp_path: Path, way: str, moment: str) -> None:
-    """Also while workers start, when no task is in hand that could be ended."""
-    (tmp_path / "long_tasks.py").write_text(LONG_TASKS)
-    started = subprocess.Popen(
+def running(folder: Path, script: str, way: str) -> subprocess.Popen[str]:
+    """A script with workers, in a process group of its own as a terminal would start it."""
+    (folder / "long_tasks.py").write_text(script)
+    return subprocess.Popen(
         [sys.executable, "long_tasks.py", way],
-        cwd=tmp_path,
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
+
+
+@pytest.mark.parametrize("way", ["kept", "fresh"])
+@pytest.mark.parametrize("moment", ["begun", "starting", "task"])
+def test_long_tasks_end_whenever_ctrl_c_comes(tmp_path: Path, way: str, moment: str) -> None:
+    """Also while workers start, when no task is in hand that could be ended."""
+    started = running(tmp_path, LONG_TASKS, way)
     assert started.stdout is not None
     for line in started.stdout:
         if line.startswith("task" if moment == "task" else "begun"):
@@ -108,16 +113,7 @@ def test_a_second_ctrl_c_ends_what_does_not_end_by_itself(tmp_path: Path) -> Non
     deaf = LONG_TASKS.replace("import sys, time", "import signal, sys, time").replace(
         "    time.sleep(60)", "    signal.signal(signal.SIGINT, signal.SIG_IGN)\n    time.sleep(60)"
     )
-    (tmp_path / "long_tasks.py").write_text(deaf)
-    started = subprocess.Popen(
-        [sys.executable, "long_tasks.py", "kept"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
+    started = running(tmp_path, deaf, "kept")
     assert started.stdout is not None
     for _ in range(3):  # begun, and both tasks
         started.stdout.readline()

@@ -152,7 +152,7 @@ def test_a_simulation_has_a_frame_a_day_with_its_own_cut(tmp_path: Path) -> None
     ]
     assert case.frames[2].infected_ml == {"infected_ml": 12.0, "ggo_ml": 10.0, "consolidation_ml": 2.0}
     assert case.frames[0].read().consolidation_hu == -300.0
-    assert case.text.startswith("A simulation by the patient's fitted dynamics, 2 days")
+    assert case.text.startswith("simulated by the patient's fitted dynamics, 2 days")
 
 
 def test_a_simulation_shows_its_lungs_and_what_was_observed_beside_it(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_simulation_from_seeds_begins_simulated(tmp_path: Path) -> None:
     write_mark(folder, "simulation", {"seeds": 4})
     (case,) = cases_of(folder)
     assert case.frames[0].kind == "simulated"
-    assert case.text.startswith("A made-up infection from 4 seeds, default dynamics")
+    assert case.text.startswith("a made-up infection from 4 seeds, default dynamics")
 
 
 def test_a_simulation_that_is_not_whole_is_refused(tmp_path: Path) -> None:
