@@ -49,8 +49,10 @@ def test_a_notebook_is_there_with_its_figures(site: Path, notebook: str) -> None
     html = page(site, f"notebooks/{notebook}")
     cells = json.loads((ROOT / f"docs/notebooks/{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
     assert html.count("data:image/") >= 3
+    assert ("data:image/gif" in html) == (notebook == "progression")
     assert "Traceback" not in html
     assert "&lt;Figure size" not in html.replace('alt="', "")  # a figure was drawn, not named
+    assert "display.Image object" not in html  # and a film as well
     assert html.count("jp-CodeCell") >= sum(cell["cell_type"] == "code" for cell in cells)
 
 
